@@ -1,0 +1,1 @@
+"""retrieval-cl: contrastive embedding models and the retrievers built on them."""
