@@ -1,0 +1,61 @@
+"""Log-sum-exp in base 2 over values that arrive in blocks, or in groups.
+
+Base 2, because exp2 takes a third of the time of exp and, unlike it, stays fast where the result is tiny.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+
+class RunningSum:
+    """Log-sum-exp of rows that arrive in blocks of columns (Milakov and Gimelshein 2018, algorithm 3).
+
+    Attributes:
+        largest: the largest value of each row so far.
+        total: sum of 2 ** (value - largest) of each row so far.
+    """
+
+    def __init__(self, largest: Float[Tensor, " N"], total: Float[Tensor, " N"]) -> None:
+        self.largest, self.total = largest, total
+
+    @classmethod
+    def start(cls, num_rows: int, *, like: Tensor) -> Self:
+        """No value yet in any row; dtype and device of `like`."""
+        return cls(like.new_full((num_rows,), -torch.inf), like.new_zeros(num_rows))
+
+    def add(self, block: Float[Tensor, "r c"], rows: slice, *, scratch: Float[Tensor, "r c"]) -> None:
+        """Adds a block of values to the given rows. `scratch` is overwritten; it may be `block` itself."""
+        before = self.largest[rows]
+        largest = torch.maximum(before, block.amax(dim=1))
+        shift = finite(largest)
+        torch.sub(block, shift[:, None], out=scratch).exp2_()
+        self.total[rows] = self.total[rows] * (before - shift).exp2_() + scratch.sum(dim=1)
+        self.largest[rows] = largest
+
+    def log(self) -> Float[Tensor, " N"]:
+        """Log-sum-exp of each row; -inf where nothing but -inf arrived."""
+        return finite(self.largest) + self.total.log2()
+
+
+def grouped_log_sum(
+    values: Float[Tensor, " H"], groups: Int64[Tensor, " H"], *, num_groups: int
+) -> Float[Tensor, " N"]:
+    """Log-sum-exp of the values of each group; -inf for a group without any."""
+    largest = values.new_full((num_groups,), -torch.inf).scatter_reduce_(0, groups, values, "amax")
+    total = values.new_zeros(num_groups).index_add_(0, groups, (values - finite(largest)[groups]).exp2_())
+    return finite(largest) + total.log2_()
+
+
+def add_logs(a: Float[Tensor, " N"], b: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
+    """Log of the sum of what `a` and `b` are the logs of; -inf where both are."""
+    return torch.logaddexp2(a, b)
+
+
+def finite(logs: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
+    """0 instead of -inf: a shift that keeps 2 ** (-inf - shift) at 0."""
+    return logs.where(logs > -torch.inf, 0.0)
