@@ -1,0 +1,1 @@
+"""Reads data into rows with int64 ids; the only place where string ids are known besides the edges."""
