@@ -1,0 +1,1 @@
+"""Towers: what turns inputs of one view into unit vectors."""
