@@ -1,0 +1,1 @@
+"""Runs against judgements: metrics per query, intervals and paired tests."""

@@ -1,0 +1,1 @@
+"""Stored embeddings, exact and FAISS search, BM25, fusion, and the index folder."""

@@ -1,0 +1,231 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retrieval_cl.core.errors import InputError
+from retrieval_cl.indexing import exact, order, shortlist
+
+MIB = 2**20
+
+
+def slow_fold(terms):
+    # The rule, said once more in plain numpy scalars.
+    terms = [np.float32(term) for term in terms]
+    while len(terms) > 1:
+        half = len(terms) // 2
+        tail = terms[len(terms) - half :]
+        terms = [a + b for a, b in zip(terms, tail, strict=False)] + terms[half : len(terms) - half]
+    return terms[0]
+
+
+def slow_search(queries, passages, k):
+    scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+    rows = np.full((len(queries), k), -1, dtype=np.int64)
+    for i, query in enumerate(queries):
+        found = [(-slow_fold(query * passage), row) for row, passage in enumerate(passages)]
+        for rank, (negative, row) in enumerate(sorted(found)[:k]):
+            scores[i, rank], rows[i, rank] = -negative, row
+    return scores, rows
+
+
+def full_sort(queries, passages, k):
+    scores = order.dot(torch.from_numpy(queries)[:, None], torch.from_numpy(passages)[None]).numpy()
+    rows = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(scores, rows, axis=1), rows
+
+
+def assert_equal_hits(hits, scores, rows):
+    np.testing.assert_array_equal(hits.rows, rows)
+    np.testing.assert_array_equal(hits.scores, scores)
+
+
+def unit(rng, count, dim, *, centre=0.0):
+    vectors = rng.standard_normal((count, dim)).astype(np.float32) + np.float32(centre)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def tiny_tiles(monkeypatch):
+    def cut(shard_rows, tile_rows, chunk_bytes=8192):
+        monkeypatch.setattr(exact, "_plan", lambda *_, **__: exact._Plan(shard_rows, tile_rows, chunk_bytes))
+
+    return cut
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    num_queries=st.integers(1, 20),
+    num_passages=st.integers(1, 90),
+    dim=st.integers(1, 7),
+    k=st.integers(1, 12),
+    first_pass=st.sampled_from([torch.float32, torch.bfloat16]),
+)
+def test_search_equals_slow_loop_with_ties_zeros_and_negatives(
+    seed, num_queries, num_passages, dim, k, first_pass
+):
+    # Few distinct values make ties, duplicates, zero rows and all-negative rows common.
+    rng = np.random.default_rng(seed)
+    values = np.array([-1.0, -0.25, -0.0, 0.0, 0.3, 1.0], dtype=np.float32)[: rng.integers(1, 7)]
+    queries, passages = (rng.choice(values, (rows, dim)) for rows in (num_queries, num_passages))
+    hits = exact.search(queries, passages, k=k, first_pass=first_pass)
+    assert_equal_hits(hits, *slow_search(queries, passages, k))
+
+
+@pytest.mark.parametrize("centre", [0.0, 1.0], ids=["centred", "one direction shared by all"])
+@pytest.mark.parametrize("first_pass", [torch.float32, torch.bfloat16])
+def test_search_equals_full_sort_of_all_scores(first_pass, centre):
+    rng = np.random.default_rng(0)
+    queries, passages = unit(rng, 17, 24, centre=centre), unit(rng, 3000, 24, centre=centre)
+    hits = exact.search(queries, passages, k=5, first_pass=first_pass)
+    assert_equal_hits(hits, *full_sort(queries, passages, 5))
+
+
+@pytest.mark.parametrize("first_pass", [torch.float32, torch.bfloat16])
+def test_same_bits_for_any_tile_and_shard(tiny_tiles, first_pass):
+    rng = np.random.default_rng(1)
+    passages = unit(rng, 700, 33)
+    passages[400:500] = passages[100:200]
+    queries = np.concatenate([unit(rng, 30, 33), passages[400:420]])
+    whole = exact.search(queries, passages, k=9, first_pass=torch.float32)
+    for shard_rows, tile_rows in [(32, 7), (224, 50), (320, 1), (704, 16)]:
+        tiny_tiles(shard_rows, tile_rows)
+        hits = exact.search(queries, passages, k=9, first_pass=first_pass)
+        assert_equal_hits(hits, whole.scores, whole.rows)
+
+
+def test_block_selection_is_used_and_equals_full_sort():
+    rng = np.random.default_rng(2)
+    queries, passages = unit(rng, 40, 16), unit(rng, 20_000, 16)
+    assert 2 * exact._shortlist_length(3) < 20_000 // shortlist.BLOCK
+    hits = exact.search(queries, passages, k=3, first_pass=torch.bfloat16)
+    assert_equal_hits(hits, *full_sort(queries, passages, 3))
+
+
+def test_query_whose_bound_fails_is_widened(monkeypatch):
+    # 500 passages within bfloat16's error of each other: no shortlist of 42 can be trusted.
+    rng = np.random.default_rng(3)
+    base = unit(rng, 1, 64)
+    far = unit(rng, 4000, 64)
+    near = base + 1e-4 * rng.standard_normal((500, 64)).astype(np.float32)
+    passages = np.concatenate([far, near.astype(np.float32)])
+    queries = np.repeat(base, 20, axis=0)
+    widened = []
+    widen = exact._widen
+    monkeypatch.setattr(exact, "_widen", lambda *a, **b: widened.append(1) or widen(*a, **b))
+    hits = exact.search(queries, passages, k=10, first_pass=torch.bfloat16)
+    assert len(widened) == len(queries)
+    assert_equal_hits(hits, *full_sort(queries, passages, 10))
+
+
+def test_thousand_copies_of_one_passage_come_in_row_order():
+    rng = np.random.default_rng(4)
+    one = unit(rng, 1, 12)
+    passages = np.concatenate([unit(rng, 100, 12), np.repeat(one, 2000, axis=0)])
+    hits = exact.search(np.repeat(one, 20, axis=0), passages, k=50, first_pass=torch.bfloat16)
+    np.testing.assert_array_equal(hits.rows, np.tile(np.arange(100, 150), (20, 1)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("scale", [1.0, 1e-12, 1e12])
+@pytest.mark.parametrize("num_queries", [1, 16, 50])
+def test_no_score_leaves_the_bounds_of_the_first_pass(dtype, scale, num_queries):
+    rng = np.random.default_rng(5)
+    queries = torch.from_numpy(unit(rng, num_queries, 96, centre=0.5) * np.float32(scale))
+    passages = torch.from_numpy(unit(rng, 500, 96, centre=0.5) * np.float32(scale))
+    shard = shortlist.make_shard(passages, first_row=0, first_pass=dtype, device=torch.device("cpu"))
+    products, bounds = shortlist.multiply(queries, shard, norms=queries.norm(dim=1))
+    scores = queries.double() @ passages.double().T
+    inner = products[:, :500].float()
+    assert bool((bounds.lower(inner) <= scores).all() and (scores <= bounds.upper(inner)).all())
+    # And they are no wider than what makes them useful.
+    width = (bounds.upper(inner) - bounds.lower(inner)).max() / scale**2
+    assert width < (0.02 if dtype == torch.bfloat16 else 1e-3)
+
+
+def test_k_beyond_corpus_pads_with_minus_one_and_minus_infinity():
+    vectors = np.eye(3, dtype=np.float32)
+    hits = exact.search(vectors, vectors, k=5)
+    np.testing.assert_array_equal(hits.rows[:, 3:], -1)
+    np.testing.assert_array_equal(hits.scores[:, 3:], -np.inf)
+    np.testing.assert_array_equal(hits.rows[1], [1, 0, 2, -1, -1])
+
+
+def test_empty_corpus_gives_no_hits_and_no_queries_give_no_rows():
+    vectors = np.eye(3, dtype=np.float32)
+    assert (exact.search(vectors, vectors[:0], k=2).rows == -1).all()
+    assert exact.search(vectors[:0], vectors, k=2).rows.shape == (0, 2)
+
+
+def test_zero_query_ties_with_every_passage():
+    passages = unit(np.random.default_rng(6), 200, 8)
+    hits = exact.search(np.zeros((1, 8), np.float32), passages, k=4)
+    np.testing.assert_array_equal(hits.rows, [[0, 1, 2, 3]])
+    np.testing.assert_array_equal(hits.scores, np.zeros((1, 4)))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
+@pytest.mark.parametrize("name", ["queries", "passages"])
+def test_row_that_is_not_finite_is_named(name, bad, tiny_tiles):
+    tiny_tiles(32, 8)
+    arrays = {"queries": np.ones((50, 4), np.float32), "passages": np.ones((70, 4), np.float32)}
+    arrays[name][41, 2] = bad
+    with pytest.raises(InputError, match=f"{name}: row 41 "):
+        exact.search(arrays["queries"], arrays["passages"], k=1)
+
+
+def test_bad_arguments_say_what_is_valid():
+    vectors = np.eye(3, dtype=np.float32)
+    with pytest.raises(InputError, match="k is 0; expected at least 1"):
+        exact.search(vectors, vectors, k=0)
+    with pytest.raises(InputError, match=r"\(3, 3\).*\(3, 2\)"):
+        exact.search(vectors, vectors[:, :2], k=1)
+    with pytest.raises(InputError, match="at least 16777216"):
+        exact.search(vectors, vectors, k=1, memory_bytes=1000)
+
+
+def test_memory_map_and_float16_are_searched_in_place(tmp_path):
+    rng = np.random.default_rng(7)
+    vectors = unit(rng, 300, 8)
+    np.save(tmp_path / "vectors.npy", vectors.astype(np.float16))
+    mapped = np.load(tmp_path / "vectors.npy", mmap_mode="r")
+    hits = exact.search(vectors[:20], mapped, k=3)
+    rounded = exact.search(vectors[:20], np.asarray(mapped).astype(np.float32), k=3)
+    assert_equal_hits(hits, rounded.scores, rounded.rows)
+
+
+@pytest.mark.parametrize("k", [10, 300, 5000])
+def test_plan_keeps_the_working_set_within_memory(k):
+    queries, passages = torch.empty(10_000, 256, device="meta"), torch.empty(400_000, 256, device="meta")
+    for memory in (16 * MIB, 64 * MIB, 512 * MIB):
+        plan = exact._plan(
+            queries, passages, k=k, memory_bytes=memory, device=torch.device("cpu"), dtype=torch.bfloat16
+        )
+        shard = plan.shard_rows * 256 * 2
+        products = plan.tile_rows * plan.shard_rows * 2
+        looked_into = plan.tile_rows * min(plan.shard_rows, 32 * exact._shortlist_length(k)) * 14
+        assert shard + products + looked_into + plan.chunk_bytes <= memory
+
+
+def test_device_and_threads_do_not_change_the_bits():
+    rng = np.random.default_rng(8)
+    queries, passages = unit(rng, 64, 48), unit(rng, 4000, 48)
+    before = torch.get_num_threads()
+    hits = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            hits.append(exact.search(queries, passages, k=7, first_pass=torch.bfloat16))
+    finally:
+        torch.set_num_threads(before)
+    assert_equal_hits(hits[0], hits[1].scores, hits[1].rows)
+
+
+@pytest.mark.gpu
+def test_gpu_gives_the_bits_of_the_processor():
+    rng = np.random.default_rng(9)
+    queries, passages = unit(rng, 300, 128), unit(rng, 50_000, 128)
+    host = exact.search(queries, passages, k=20)
+    assert_equal_hits(exact.search(queries, passages, k=20, device="cuda"), host.scores, host.rows)
