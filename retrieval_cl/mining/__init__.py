@@ -1,0 +1,1 @@
+"""Hard negatives from vectors and ids: candidates, rules, the table of negatives."""

@@ -1,0 +1,48 @@
+"""The dense search of the miner: exact, or a FAISS index whose hits are scored again by the exact rule."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float32
+
+from retrieval_cl.core.hits import Hits
+from retrieval_cl.indexing import exact
+from retrieval_cl.indexing.faiss_index import FaissIndex
+from retrieval_cl.indexing.rescore import rescore
+from retrieval_cl.mining.candidates import Search
+
+
+def build_search(passage_vectors: Float32[np.ndarray, "M D"], *, factory: str | None) -> Search:
+    """The search over an index of that FAISS factory string; exact search where it is None."""
+    return (
+        exact_search(passage_vectors) if factory is None else faiss_search(passage_vectors, factory=factory)
+    )
+
+
+def exact_search(
+    passage_vectors: Float32[np.ndarray, "M D"],
+    *,
+    device: str = "cpu",
+    memory_bytes: int = exact.DEFAULT_MEMORY,
+) -> Search:
+    """Exact search; device and memory are those of `indexing.exact.search`."""
+
+    def search(query_vectors: Float32[np.ndarray, "Q D"], k: int) -> Hits:
+        return exact.search(query_vectors, passage_vectors, k=k, device=device, memory_bytes=memory_bytes)
+
+    return search
+
+
+def faiss_search(passage_vectors: Float32[np.ndarray, "M D"], *, factory: str) -> Search:
+    """Search over a FAISS index built here; its hits carry the scores and the order of exact search.
+
+    Raises:
+        InputError: FAISS is not installed, or refuses the factory string.
+    """
+    index = FaissIndex.build(passage_vectors, factory=factory)
+
+    def search(query_vectors: Float32[np.ndarray, "Q D"], k: int) -> Hits:
+        found = index.search(query_vectors, k=k)
+        return rescore(query_vectors, passage_vectors, rows=found.rows, k=k)
+
+    return search
