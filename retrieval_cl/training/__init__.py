@@ -1,0 +1,1 @@
+"""The visible loop, its steps, callbacks and checkpoints."""

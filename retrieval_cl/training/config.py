@@ -1,0 +1,77 @@
+"""Settings of training: how long, how fast, how often to look."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from retrieval_cl.settings import Settings
+
+
+class TrainingConfig(Settings):
+    """How a method is trained. A round is: mine once, then train on that fixed table of negatives."""
+
+    seed: int = Field(0, ge=0, lt=2**32, description="of batches, dropout and mining")
+    batch_size: int = Field(512, ge=2, description="anchors of a step, over all ranks")
+    num_negatives: int = Field(
+        4, ge=0, description="mined negatives an anchor brings to a step, once a table is there"
+    )
+
+    rounds: int = Field(3, ge=1, description="rounds in all; round 0 trains on in-batch negatives alone")
+    first_mined_round: int = Field(
+        1,
+        ge=0,
+        description="first round that is mined for; 0: mine before any training (pretrained encoders)",
+    )
+    epochs_per_round: float = Field(1.0, gt=0, description="passes over the training pairs in a round")
+    first_round_epochs: float | None = Field(
+        None, gt=0, description="passes in round 0; null: as in every other round"
+    )
+    steps: int | None = Field(
+        None,
+        ge=1,
+        description="optimiser steps in all, spread evenly over the rounds; null: counted from the epochs",
+    )
+
+    lr: float = Field(1e-3, gt=0, le=10, description="peak learning rate of AdamW")
+    temperature_lr: float | None = Field(
+        None, gt=0, le=10, description="peak rate of a learned temperature; null: lr"
+    )
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="course of the rate after warm-up"
+    )
+    warmup_share: float = Field(
+        0.1, ge=0, lt=1, description="share of all steps in which the rate rises from 0"
+    )
+    weight_decay: float = Field(
+        0.01, ge=0, le=1, description="of matrices; norms, biases and temperature have none"
+    )
+    max_grad_norm: float | None = Field(
+        1.0, gt=0, description="gradients are scaled down to this norm; null: never"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="of the encoder's products; auto: bf16 where the processor has units for it"
+    )
+
+    log_every: int = Field(10, ge=1, description="steps from one line of metrics to the next")
+    health_every: int = Field(50, ge=1, description="steps from one look for collapse to the next")
+    eval_every: int | None = Field(
+        None, ge=1, description="steps from one evaluation to the next; null: at rounds' ends"
+    )
+    eval_at_start: bool = Field(True, description="evaluate before the first step as well")
+    save_every: int | None = Field(
+        None, ge=1, description="steps from one checkpoint to the next; null: at rounds' ends"
+    )
+    keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints that are kept")
+
+    @model_validator(mode="after")
+    def _steps_or_epochs(self) -> TrainingConfig:
+        epochs = {"epochs_per_round", "first_round_epochs"} & self.model_fields_set
+        if self.steps is not None and epochs:
+            raise ValueError(f"{', '.join(sorted(epochs))} has no effect beside steps; set one of them")
+        if self.rounds == 1 and self.first_round_epochs is not None:
+            raise ValueError("first_round_epochs has no effect with one round; set epochs_per_round")
+        if self.steps is not None and self.steps < self.rounds:
+            raise ValueError(f"steps {self.steps} are fewer than rounds {self.rounds}")
+        return self

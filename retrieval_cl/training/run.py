@@ -1,0 +1,158 @@
+"""The state of one training run: what the loop moves on and a checkpoint holds."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch.optim import Optimizer
+
+from retrieval_cl.core.errors import InputError
+from retrieval_cl.core.views import Batch
+from retrieval_cl.methods.method import Embeddings, Method
+from retrieval_cl.mining.table import NegativeTable
+from retrieval_cl.training.config import TrainingConfig
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Gives the batches of a round; `sources.text_pairs.TextPairs` is one."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches in one pass over the data; a ragged last batch is dropped."""
+
+    def batches(
+        self,
+        negatives: NegativeTable | None,
+        *,
+        seed: int,
+        round: int,
+        num_steps: int,
+        start_step: int,
+        rank: int,
+        world: int,
+    ) -> Iterator[Batch]:
+        """The batches of steps `start_step` to `num_steps - 1` of a round: this rank's slice of each.
+
+        A pure function of its arguments, so that a resumed run meets the same batches; as many on every rank.
+        """
+
+
+@dataclass
+class Run:
+    """Where a run stands.
+
+    Attributes:
+        method: what is trained.
+        optimizer: over the method's parameters.
+        config: the settings of training.
+        round_steps: steps of each round.
+        step: optimiser steps done.
+        negatives: the table of the current round; None while negatives come from the batch alone.
+        seconds: time spent in the loop itself, without callbacks (mining, evaluation, checkpoints).
+        grad_norm: norm of the last step's gradients, before they were limited.
+        dev: the newest evaluation, by metric.
+    """
+
+    method: Method
+    optimizer: Optimizer
+    config: TrainingConfig
+    round_steps: tuple[int, ...]
+    step: int = 0
+    negatives: NegativeTable | None = None
+    seconds: float = 0.0
+    grad_norm: float = 0.0
+    dev: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps in all."""
+        return sum(self.round_steps)
+
+    @property
+    def round(self) -> int:
+        """The round the next step belongs to; the last one when all steps are done."""
+        return self._place(self.step)[0]
+
+    @property
+    def cursor(self) -> int:
+        """Steps of the current round that are done."""
+        return self._place(self.step)[1]
+
+    @property
+    def last_round(self) -> int:
+        """The round of the last step that is done; 0 before the first."""
+        return self._place(max(0, self.step - 1))[0]
+
+    @property
+    def progress(self) -> float:
+        """Share of the steps done, 0 to 1."""
+        return self.step / self.steps
+
+    def is_due(self, every: int | None) -> bool:
+        """Whether what comes every so many steps, and at the end of each round, is due after this step."""
+        return self.cursor == 0 or self.step == self.steps or (every is not None and self.step % every == 0)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the method's parameters lie."""
+        return next(self.method.parameters()).device
+
+    def advance(self, seconds: float) -> None:
+        """Counts one step that took this long."""
+        self.step += 1
+        self.seconds += seconds
+
+    def _place(self, step: int) -> tuple[int, int]:
+        left = step
+        for number, steps in enumerate(self.round_steps[:-1]):
+            if left < steps:
+                return number, left
+            left -= steps
+        return len(self.round_steps) - 1, left
+
+
+class Callback:
+    """What happens beside the loop. Does nothing unless overridden; the order of callbacks matters."""
+
+    def on_round(self, run: Run) -> None:
+        """Before a round, and once more when a run is resumed within it."""
+
+    def on_step(self, run: Run, loss: torch.Tensor, embeddings: Embeddings) -> None:
+        """After a step; `run.step` counts it already. `loss` is the mean over all ranks."""
+
+    def on_interrupt(self, run: Run) -> Path | None:
+        """The run is told to stop between two steps; returns where it kept a checkpoint, if it did."""
+
+    def on_stop(self, run: Run) -> None:
+        """Once, however the loop ends."""
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold of it, as JSON values."""
+        return {}
+
+    def load_state(self, state: dict[str, Any], run: Run) -> None:
+        """Takes over a state that `state` gave; `run` is loaded already."""
+
+
+def plan_rounds(config: TrainingConfig, *, steps_per_epoch: int) -> tuple[int, ...]:
+    """Steps of each round.
+
+    Raises:
+        InputError: the data give no whole batch.
+    """
+    if steps_per_epoch < 1:
+        raise InputError(
+            f"training.batch_size {config.batch_size}: more than there are training queries; lower it"
+        )
+    if config.steps is not None:
+        bounds = [config.steps * number // config.rounds for number in range(config.rounds + 1)]
+        return tuple(high - low for low, high in itertools.pairwise(bounds))
+    first = config.epochs_per_round if config.first_round_epochs is None else config.first_round_epochs
+    epochs: Sequence[float] = [first] + [config.epochs_per_round] * (config.rounds - 1)
+    return tuple(max(1, round(share * steps_per_epoch)) for share in epochs)

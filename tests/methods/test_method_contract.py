@@ -1,0 +1,111 @@
+"""Every file in methods/ keeps the contract of `Method`; a new one needs a line in EXAMPLES or this fails."""
+
+import pytest
+import torch
+
+from retrieval_cl.core.errors import InputError
+from retrieval_cl.core.temperature import Temperature
+from retrieval_cl.methods import load_method, method_names
+from retrieval_cl.methods.method import Method
+from retrieval_cl.training.checkpoint import load_weights, save_weights
+
+
+@pytest.fixture
+def make_dual_encoder(make_text_encoder, make_text_batch):
+    return lambda: (
+        load_method("dual_encoder")(make_text_encoder(), Temperature(0.2, learned=True)),
+        make_text_batch(),
+    )
+
+
+# Name of a method -> the fixture that gives a function () -> (tiny method, batch for it), the same each time.
+EXAMPLES = {"dual_encoder": "make_dual_encoder"}
+
+
+@pytest.fixture(params=method_names())
+def example(request):
+    assert request.param in EXAMPLES, f"methods/{request.param}.py has no example here: add one to EXAMPLES"
+    return request.getfixturevalue(EXAMPLES[request.param])
+
+
+def test_examples_name_files_that_exist():
+    assert sorted(EXAMPLES) == method_names()
+
+
+def test_file_holds_one_final_method_class():
+    for name in method_names():
+        assert issubclass(load_method(name), Method)
+        assert len(load_method(name).__subclasses__()) == 0
+
+
+def test_loss_is_finite_and_one_per_anchor(example):
+    method, batch = example()
+    loss = method.loss(method.embed(batch), batch)
+    assert loss.ndim == 1 and len(loss) >= 2
+    assert torch.isfinite(loss).all() and (loss > 0).all()
+
+
+def test_embeddings_are_of_the_views_it_names(example):
+    method, batch = example()
+    embeddings = method.embed(batch)
+    assert set(embeddings) <= set(method.views)
+    assert set(method.views[:2]) <= set(embeddings)
+    assert len(embeddings[method.views[0]]) == len(embeddings[method.views[1]])
+
+
+def test_gradients_reach_all_trained_parameters(example):
+    method, batch = example()
+    method.loss(method.embed(batch), batch).mean().backward()
+    for name, parameter in method.named_parameters():
+        assert not parameter.requires_grad or parameter.grad is not None, name
+        assert not parameter.requires_grad or parameter.grad.abs().sum() > 0, name
+
+
+def test_loss_drops_in_30_steps(example):
+    method, batch = example()
+    optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=0.02)
+    losses = []
+    for step in range(30):
+        embeddings = method.embed(batch)
+        loss = method.loss(embeddings, batch).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        method.after_step({k: v.detach() for k, v in embeddings.items()}, batch, (step + 1) / 30)
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_embedding_and_loss_have_no_effects(example):
+    method, batch = example()
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    first = method.loss(method.embed(batch), batch)
+    second = method.loss(method.embed(batch), batch)
+    assert torch.equal(first, second)
+    assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
+
+
+def test_saved_and_loaded_method_embeds_and_compares_the_same(example, tmp_path):
+    method, batch = example()
+    with torch.no_grad():
+        for parameter in method.parameters():
+            parameter.add_(0.01)
+    embeddings = method.embed(batch)
+    save_weights(method, tmp_path / "best")
+    other, _ = example()
+    assert not torch.equal(other.loss(other.embed(batch), batch), method.loss(embeddings, batch))
+    load_weights(other, tmp_path / "best")
+    loaded = other.embed(batch)
+    assert all(torch.equal(loaded[kind], embeddings[kind]) for kind in embeddings)
+    assert torch.equal(other.loss(loaded, batch), method.loss(embeddings, batch))
+
+
+def test_unknown_method_lists_the_files_that_exist():
+    with pytest.raises(InputError, match=r"did you mean 'dual_encoder'.*valid: .*dual_encoder"):
+        load_method("dual_encodr")
+
+
+@pytest.mark.parametrize("name", ["method", "config", "__init__"])
+def test_support_file_is_no_method(name):
+    with pytest.raises(InputError, match=f"'{name}': no such method"):
+        load_method(name)

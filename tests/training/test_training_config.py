@@ -1,0 +1,30 @@
+import pytest
+from pydantic import ValidationError
+
+from retrieval_cl.training.config import TrainingConfig
+
+
+def test_every_setting_is_described():
+    for name, field in TrainingConfig.model_fields.items():
+        assert field.description, name
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"steps": 100, "epochs_per_round": 2.0}, "epochs_per_round has no effect beside steps"),
+        ({"steps": 100, "first_round_epochs": 2.0}, "first_round_epochs has no effect beside steps"),
+        ({"steps": 2, "rounds": 3}, "steps 2 are fewer than rounds 3"),
+        ({"rounds": 1, "first_round_epochs": 2.0}, "first_round_epochs has no effect with one round"),
+        ({"batch_size": 1}, "batch_size"),
+        ({"lr": 0}, "lr"),
+        ({"lr": float("nan")}, "lr"),
+        ({"warmup_share": 1.0}, "warmup_share"),
+        ({"schedule": "cosin"}, "schedule"),
+        ({"precision": "fp16"}, "precision"),
+        ({"lerning_rate": 1.0}, "lerning_rate"),
+    ],
+)
+def test_impossible_or_idle_setting_is_refused(settings, reason):
+    with pytest.raises(ValidationError, match=reason):
+        TrainingConfig(**settings)

@@ -1,0 +1,171 @@
+"""Two processes over gloo do what one does with the whole batch."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+import tiny_run
+import torch
+import torch.multiprocessing as mp
+
+from retrieval_cl.core.ranks import (
+    any_rank,
+    average_gradients,
+    gather_rows,
+    gather_values,
+    mean_over_ranks,
+    num_ranks,
+)
+from retrieval_cl.training.callbacks import Evaluate, Remine, Save
+from retrieval_cl.training.checkpoint import list_checkpoints, load_checkpoint, newest_checkpoint
+from retrieval_cl.training.device import start_accelerator
+from retrieval_cl.training.interrupts import Interrupted
+from retrieval_cl.training.metrics import MetricsLog
+from retrieval_cl.training.monitor import Monitor
+from retrieval_cl.training.run import Callback
+from retrieval_cl.training.trainer import train
+
+CPU = torch.device("cpu")
+OPTIONS = {
+    "in batch": {},
+    "symmetric": {"symmetric": True},
+    "private negatives": {"private_negatives": True},
+    "only own negatives": {"in_batch": False},
+}
+
+
+class Gradients(Callback):
+    """Keeps the losses and the optimiser's first moments after the first step: a tenth of the gradients."""
+
+    def __init__(self):
+        self.losses, self.first = [], None
+
+    def on_step(self, run, loss, embeddings):
+        self.losses.append(float(loss))
+        if run.step == 1:
+            state = run.optimizer.state
+            self.first = {name: state[p]["exp_avg"].clone() for name, p in run.method.named_parameters()}
+
+
+def train_all(folder):
+    """Trains once with each option; returns losses, first gradients and weights by option."""
+    found = {}
+    for number, (name, options) in enumerate(OPTIONS.items()):
+        run, source = tiny_run.build_run(
+            method=tiny_run.build_method(dropout=0.0, **options), first_mined_round=0, max_grad_norm=None
+        )
+        gradients = Gradients()
+        log = MetricsLog(folder / f"{number}.jsonl")
+        train(run, source, callbacks=[Monitor(log), Remine(tiny_run.mine_hardest, log), gradients])
+        weights = {key: value.clone() for key, value in run.method.state_dict().items()}
+        found[name] = {"losses": gradients.losses, "first": gradients.first, "weights": weights}
+    return found
+
+
+def work(rank, folder, port):
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    accelerator = start_accelerator()
+    assert accelerator.num_processes == num_ranks() == 2
+    check_gather(rank)
+    check_average(rank)
+    torch.save(train_all(folder / f"metrics-{rank}"), folder / f"rank-{rank}.pt")
+    check_checkpoints(rank, folder / "run")
+    accelerator.end_training()
+
+
+def check_gather(rank):
+    rows = (torch.arange(4.0).view(2, 2) + 10 * rank).requires_grad_()
+    everyone = gather_rows(rows)
+    assert everyone.tolist() == [[0, 1], [2, 3], [10, 11], [12, 13]]
+    (everyone * torch.arange(8.0).view(4, 2) * (rank + 1)).sum().backward()
+    # Both ranks' losses pull at each row: once with weight 1, once with weight 2.
+    assert torch.equal(rows.grad, 3 * torch.arange(8.0).view(4, 2)[2 * rank : 2 * rank + 2])
+    assert gather_values(torch.tensor([rank, 7])).tolist() == [0, 7, 1, 7]
+    assert mean_over_ranks(torch.tensor(float(rank))) == 0.5
+    assert any_rank(rank == 1, device=CPU) and not any_rank(False, device=CPU)
+
+
+def check_average(rank):
+    both, one, none = (torch.nn.Parameter(torch.zeros(2)) for _ in range(3))
+    both.grad = torch.tensor([1.0, 3.0]) * (rank + 1)
+    one.grad = torch.ones(2) if rank == 0 else None
+    average_gradients([both, one, none])
+    assert both.grad.tolist() == [1.5, 4.5]
+    assert one.grad.tolist() == [0.5, 0.5]
+    assert none.grad.tolist() == [0.0, 0.0]
+
+
+def check_checkpoints(rank, folder):
+    """Rank 1 alone is told to stop; both stop after the same step, and both go on from it."""
+
+    class Press(Callback):
+        def on_step(self, run, loss, embeddings):
+            if rank == 1 and run.step == 4:
+                os.kill(os.getpid(), 2)
+
+    def callbacks():
+        log = MetricsLog(folder / "metrics.jsonl")
+        evaluate = Evaluate(lambda run: {"recall@10": 0.5}, log, metric="recall@10")
+        others = [Monitor(log), Remine(tiny_run.mine_hardest, log), evaluate]
+        return [*others, Save(folder / "checkpoints", others)]
+
+    run, source = tiny_run.build_run()
+    with pytest.raises(Interrupted, match="stopped after step 4 of 9"):
+        train(run, source, callbacks=[Press(), *callbacks()])
+    resumed, source = tiny_run.build_run()
+    again = callbacks()
+    load_checkpoint(newest_checkpoint(folder / "checkpoints"), resumed, callbacks=again)
+    assert resumed.step == 4
+    train(resumed, source, callbacks=again)
+    whole, source = tiny_run.build_run()
+    train(whole, source, callbacks=[Remine(tiny_run.mine_hardest, MetricsLog(folder / "other.jsonl"))])
+    for a, b in zip(resumed.method.parameters(), whole.method.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(work, args=(folder, port), nprocs=2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    return train_all(tmp_path_factory.mktemp("one"))
+
+
+def results(folder: Path, rank: int):
+    return torch.load(folder / f"rank-{rank}.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_two_ranks_equal_one_on_the_whole_batch(two, one, name):
+    found, expected = results(two, 0)[name], one[name]
+    torch.testing.assert_close(found["losses"], expected["losses"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found["first"], expected["first"], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found["weights"], expected["weights"], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_ranks_hold_the_same_bits(two, name):
+    first, second = (results(two, rank)[name] for rank in (0, 1))
+    assert first["losses"] == second["losses"]
+    for key, value in first["weights"].items():
+        assert torch.equal(value, second["weights"][key]), key
+
+
+def test_one_rank_writes(two):
+    assert (two / "metrics-0").is_dir()
+    assert not (two / "metrics-1").exists()
+    assert [step for step, _ in list_checkpoints(two / "run/checkpoints")] == [6, 9]
+    steps = [
+        line.split(",")[0] for line in (two / "run/metrics.jsonl").read_text().splitlines() if "loss" in line
+    ]
+    assert steps == [f'{{"step": {step}' for step in range(1, 10)]
