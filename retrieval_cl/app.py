@@ -1,0 +1,333 @@
+"""The command line: parse, load the config, call one function of `runs`, print. Heavy imports are inside."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from retrieval_cl.config import load_config, refuse_overrides
+from retrieval_cl.console import (
+    TRACEBACK,
+    bar,
+    run_app,
+    say,
+    tell,
+    training_stops,
+    typed_command,
+)
+from retrieval_cl.core.errors import InputError
+from retrieval_cl.runs.models import config_for, find_model
+from retrieval_cl.runs.run_folder import CONFIG
+
+VECTORS = Path("vectors.npy")
+# typer has carried click under several names: its error for a wrong command line, wherever that lies.
+_UsageError: Any = typer.BadParameter.__mro__[1]
+
+app = typer.Typer(
+    name="retrieval-cl",
+    help="Train contrastive retrievers and use them: mine, train, evaluate, index, search.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: --set training.lr=1e-3"),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="BEIR folder, file of pairs, Hugging Face id, or 'pydoc'; takes the place of source settings.",
+    ),
+]
+Config = Annotated[Path | None, typer.Option("--config", help="YAML file; default: that of the model's run.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where the result goes.")]
+Mode = Literal["dense", "bm25", "hybrid"]
+ModelName = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Run folder, sentence-transformers folder, or Hugging Face id.")
+]
+
+
+@app.callback()
+def options(
+    show_traceback: Annotated[bool, typer.Option(TRACEBACK, help="Show where an error came from.")] = False,
+) -> None:
+    """Train contrastive retrievers and use them: mine, train, evaluate, index, search.
+
+    Start with `retrieval-cl quickstart`. Any model it leaves can be searched, evaluated and trained on.
+    """
+    del show_traceback  # `main` reads it wherever it stands
+
+
+@app.command()
+def quickstart(
+    output: Output = None,
+    packages: Annotated[
+        str | None, typer.Option("--packages", help="Read these instead of those we depend on: numpy,rich")
+    ] = None,
+    all_packages: Annotated[
+        bool, typer.Option("--all-packages", help="Read every package installed beside us.")
+    ] = False,
+    control: Annotated[
+        bool, typer.Option("--control/--no-control", help="Also train with in-batch negatives alone.")
+    ] = True,
+    seed: Annotated[int, typer.Option("--seed", help="Of the first weights, batches and mining.")] = 0,
+    set_: Set = None,
+) -> None:
+    """From the docs on this disk to a retriever: data, training, mining, evaluation, index, report.
+
+    Needs no download. Leaves runs/quickstart/ with model/, index/, report.html and results.json.
+
+    Examples:
+        retrieval-cl quickstart
+    * `retrieval-cl quickstart --packages numpy,scipy --no-control --output runs/numpy`
+    * `retrieval-cl quickstart --set training.rounds=4 --seed 1`
+    """
+    from retrieval_cl.runs.recipes import quickstart_config
+
+    if packages is not None and all_packages:
+        raise InputError("--packages and --all-packages: give one of them")
+    named = [f"source.packages={json.dumps(packages.split(','))}"] if packages is not None else []
+    every = ["source.all_packages=true"] if all_packages else []
+    settings = quickstart_config(
+        _with_output([f"training.seed={seed}", *named, *every, *(set_ or ())], output)
+    )
+    from retrieval_cl.runs import quickstart as story
+    from retrieval_cl.training.progress import make_display
+
+    with training_stops(settings.folder):
+        done = story.quickstart(
+            settings,
+            with_control=control,
+            command=typed_command(sys.argv[1:]),
+            display=make_display(sys.stderr),
+            say=say,
+        )
+    tell(done.scoreboard.text())
+    for answer in done.answers:
+        tell(f"\n> {answer.query}")
+        for hit in answer.hits:
+            tell(f"{hit.rank:>3}  {hit.score:.3f}  {hit.title}")
+    tell(
+        f"\n{done.seconds:.0f} s, {done.peak_rss_gib:.1f} GiB at most; report: {done.folder / 'report.html'}"
+    )
+    tell(f'next: retrieval-cl search {done.folder / "index"} "how do I ..."')
+
+
+@app.command()
+def train(
+    config: Annotated[Path | None, typer.Argument(help="YAML file, or the folder of a run.")] = None,
+    data: Data = None,
+    output: Output = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that stands there.")] = False,
+    set_: Set = None,
+) -> None:
+    """Train a retriever: rounds of mining and training, then an evaluation beside BM25.
+
+    Examples:
+    * `retrieval-cl train configs/tldr_static.yaml --set source.path=data/tldr`
+    * `retrieval-cl train --data data/my_set --output runs/mine`
+    * `retrieval-cl train runs/mine --resume`
+    """
+    folder = config if config is not None and config.is_dir() else None
+    overrides = _with_output(set_, folder if output is None else output)
+    if config is None and data is None and not any(one.startswith("source") for one in overrides):
+        raise InputError("nothing to train on: give a config, or --data FOLDER")
+    settings = load_config(config if folder is None else folder / CONFIG, overrides, data=data)
+    from retrieval_cl.runs import train as story
+    from retrieval_cl.training.progress import make_display
+
+    with training_stops(settings.folder):
+        done = story.train(
+            settings,
+            resume=resume,
+            overwrite=overwrite,
+            command=typed_command(sys.argv[1:]),
+            display=make_display(sys.stderr),
+            say=say,
+        )
+    if done.scoreboard is not None:
+        tell(done.scoreboard.text())
+    tell(f"\nmodel and report in {done.folder} (report.html); next: retrieval-cl index {done.folder}")
+
+
+@app.command()
+def mine(
+    model: Annotated[str | None, typer.Argument(help="Default: the encoder of --config.")] = None,
+    data: Data = None,
+    config: Config = None,
+    output: Output = None,
+    shape: Annotated[Literal["triplets", "tuples"], typer.Option(help="Rows of texts.")] = "triplets",
+    suffix: Annotated[Literal["jsonl", "parquet"], typer.Option("--format", help="Of texts.")] = "jsonl",
+    set_: Set = None,
+) -> None:
+    """Mine hard negatives with a model; write a table, and texts for any trainer.
+
+    Examples:
+    * `retrieval-cl mine runs/tldr --output runs/tldr/mined`
+    * `retrieval-cl mine sentence-transformers/all-MiniLM-L6-v2 --data data/tldr --set mining.rank_min=5`
+    * `retrieval-cl mine runs/tldr --shape tuples --format parquet`
+    """
+    refuse_overrides(set_ or (), used=("source", "mining", "encoder", "training"), command="mine")
+    found = None if model is None else find_model(model)
+    settings = config_for(found, config=config, overrides=set_ or (), data=data)
+    from retrieval_cl.runs import mine as story
+
+    folder = output or (settings.folder if found is None else found.folder) / "mined"
+    done = story.mine_negatives(
+        settings,
+        story.encoder_of(settings, found),
+        output=folder,
+        shape=shape,
+        suffix=suffix,
+        command=typed_command(sys.argv[1:]),
+        say=say,
+    )
+    tell(story.describe(done))
+
+
+@app.command("eval")
+def evaluate(
+    model: ModelName,
+    data: Data = None,
+    config: Config = None,
+    against: Annotated[str | None, typer.Option(help="A second model to test the first against.")] = None,
+    output: Output = None,
+    trec: Annotated[bool, typer.Option("--trec", help="Also write TREC run files.")] = False,
+    set_: Set = None,
+) -> None:
+    """Measure a model on a split, beside tuned BM25 and the hybrid of both.
+
+    Examples:
+    * `retrieval-cl eval runs/tldr`
+    * `retrieval-cl eval runs/tldr --data data/cacm --set evaluation.split=test`
+    * `retrieval-cl eval runs/mined --against runs/control`
+    """
+    refuse_overrides(set_ or (), used=("source", "evaluation", "index"), command="eval")
+    found = find_model(model)
+    settings = config_for(found, config=config, overrides=set_ or (), data=data)
+    from retrieval_cl.runs import evaluate as story
+
+    done = story.evaluate(
+        settings,
+        found,
+        against=None if against is None else find_model(against),
+        output=output or found.folder / f"eval-{settings.evaluation.split}",
+        write_trec=trec,
+        say=say,
+    )
+    tell(done.scoreboard.text())
+    tell(f"\nwritten to {done.folder}")
+
+
+@app.command()
+def index(
+    model: ModelName,
+    data: Data = None,
+    corpus: Annotated[Path | None, typer.Option(help="Texts: .jsonl, .csv, .tsv, .parquet, .txt.")] = None,
+    config: Config = None,
+    output: Output = None,
+    copy_model: Annotated[bool, typer.Option("--copy-model", help="Keep a copy of it inside.")] = False,
+    set_: Set = None,
+) -> None:
+    """Index a corpus for search: vectors, words, texts, and the model they belong to.
+
+    Examples:
+    * `retrieval-cl index runs/tldr`
+    * `retrieval-cl index runs/tldr --corpus notes.jsonl --output notes.index --copy-model`
+    * `retrieval-cl index runs/tldr --set index.factory=HNSW32`
+    """
+    refuse_overrides(set_ or (), used=("source", "index"), command="index")
+    if corpus is not None and data is not None:
+        raise InputError("--corpus and --data: give one of them")
+    found = find_model(model)
+    settings = config_for(found, config=config, overrides=set_ or (), data=data, needs_data=corpus is None)
+    from retrieval_cl.runs import index as story
+
+    with bar("encoding") as progress:
+        done = story.index_corpus(
+            settings,
+            found,
+            corpus=corpus,
+            output=output or found.folder / "index",
+            copy_model=copy_model,
+            say=say,
+            progress=progress,
+        )
+    words = "" if done.words is None else f", BM25 with {done.words}"
+    tell(f"{done.num_passages:,} passages in {done.folder}{words} ({done.seconds:.1f} s)")
+    tell(f'next: retrieval-cl search {done.folder} "your question"')
+
+
+@app.command()
+def search(
+    index: Annotated[Path, typer.Argument(help="The index, or a run that holds one.")],
+    query: Annotated[list[str], typer.Argument(help="What you look for.")],
+    k: Annotated[int, typer.Option("-k", help="Hits.")] = 10,
+    mode: Annotated[Mode, typer.Option(help="By meaning, by words, or both.")] = "dense",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    model: Annotated[str | None, typer.Option(help="Default: the model that the index names.")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare files with their hashes.")] = False,
+) -> None:
+    """Search an index.
+
+    Examples:
+    * `retrieval-cl search runs/quickstart/index "how do I read a file line by line"`
+    * `retrieval-cl search runs/tldr "list open ports" -k 5 --mode hybrid`
+    * `retrieval-cl search runs/tldr "list open ports" --json`
+    """
+    from retrieval_cl.runs.search import Searcher
+
+    answer = Searcher(index, model=model, check_hashes=verify).search(" ".join(query), k=k, mode=mode)
+    if as_json:
+        tell(json.dumps(answer.to_json(), ensure_ascii=False, indent=2))
+        return
+    for hit in answer.hits:
+        tell(f"{hit.rank:>3}  {hit.score:.3f}  {hit.title or hit.id}\n     {hit.snippet}")
+    if answer.note:
+        say(answer.note)
+
+
+@app.command()
+def embed(
+    model: ModelName,
+    text: Annotated[list[str] | None, typer.Argument(help="Texts; or give --file.")] = None,
+    file: Annotated[Path | None, typer.Option(help=".txt (a text a line), .jsonl, .csv ...")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Or .safetensors, .parquet.")] = VECTORS,
+    kind: Annotated[Literal["query", "passage"], typer.Option(help="Which prompt and tower.")] = "passage",
+) -> None:
+    """Embed texts; write the vectors with their ids.
+
+    Examples:
+    * `retrieval-cl embed runs/tldr "list open ports" --kind query -o query.npy`
+    * `retrieval-cl embed runs/tldr --file corpus.jsonl -o corpus.parquet`
+    """
+    if bool(text) == (file is not None):
+        raise InputError("give texts or --file, one of them")
+    from retrieval_cl.runs import embed as story
+    from retrieval_cl.runs.corpus import given_texts, read_texts
+
+    story.check_suffix(output)
+    texts = given_texts(text or ()) if file is None else read_texts(file)
+    with bar("encoding") as progress:
+        vectors = story.embed_texts(find_model(model), texts, kind=kind, progress=progress)
+    story.write_vectors(output, vectors, ids=texts.ids)
+    tell(f"{vectors.shape[0]:,} vectors of {vectors.shape[1]} numbers in {output}")
+
+
+def main() -> None:
+    """Runs the command line and exits with its code."""
+    run_app(app, usage_error=_UsageError)
+
+
+def _with_output(overrides: Sequence[str] | None, output: Path | None) -> list[str]:
+    return [*(overrides or ()), *([] if output is None else [f"output={json.dumps(str(output))}"])]
