@@ -1,0 +1,1 @@
+"""The stories of the command line as functions: config in, result out, no printing. Each file tells one."""

@@ -1,0 +1,135 @@
+"""Indexes a corpus: vectors, words, texts, and the model they belong to, in one folder."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import numpy as np
+
+from retrieval_cl.config import RunConfig
+from retrieval_cl.core.errors import InputError
+from retrieval_cl.encoders.load import load_encoder
+from retrieval_cl.encoders.text import TextEncoder
+from retrieval_cl.indexing.folder import write_index
+from retrieval_cl.runs.corpus import read_texts
+from retrieval_cl.runs.evaluate import Say
+from retrieval_cl.runs.machine import on_device
+from retrieval_cl.runs.models import Model
+from retrieval_cl.runs.stopwatch import Stopwatch
+from retrieval_cl.runs.systems import Words, weigh_words
+from retrieval_cl.sources.load import load
+from retrieval_cl.sources.records import RetrievalData, Texts
+
+Progress = Callable[[int, int], None]
+
+
+@final
+@dataclass(frozen=True)
+class Indexed:
+    """What `index` leaves: the folder, the number of passages, and BM25's settings where words are in it."""
+
+    folder: Path
+    num_passages: int
+    words: str | None
+    seconds: float
+
+
+def index_corpus(
+    config: RunConfig,
+    model: Model,
+    *,
+    corpus: Path | None = None,
+    output: Path,
+    copy_model: bool = False,
+    say: Say = lambda line: None,
+    progress: Progress | None = None,
+) -> Indexed:
+    """Indexes the corpus of the config's data set, or of a file.
+
+    Args:
+        config: its section index is read, and source where `corpus` is None.
+        model: embeds the passages, and later the queries.
+        corpus: a file of texts (`runs.corpus.read_texts`).
+        output: the index; what stands there is replaced.
+        copy_model: put a copy of the model into the index, so that it may travel alone.
+        say: gets a line now and then.
+        progress: called with passages done and passages in all.
+
+    Raises:
+        InputError: data or model are missing or broken, or FAISS refuses the factory.
+    """
+    watch = Stopwatch()
+    data = load(config.source) if corpus is None else None
+    passages = data.passages if data is not None else read_texts(_given(corpus))
+    encoder = on_device(load_encoder(model.path))
+    say(f"{len(passages):,} passages; encoding")
+    words = weigh_words(passages, data=data, config=config.index) if config.index.lexical else None
+    write_passage_index(
+        output,
+        passages,
+        encoder,
+        model=Path(model.path) if model.is_folder else None,
+        words=words,
+        factory=config.index.factory,
+        copy_model=copy_model,
+        data=data,
+        progress=progress,
+    )
+    return Indexed(output, len(passages), None if words is None else words.describe(), watch.total)
+
+
+def write_passage_index(
+    output: Path,
+    passages: Texts,
+    encoder: TextEncoder,
+    *,
+    model: Path | None,
+    words: Words | None,
+    factory: str | None = None,
+    copy_model: bool = False,
+    data: RetrievalData | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Encodes passages and writes the index. `model`: the encoder's folder; None keeps a copy inside."""
+    vectors = encoder.encode(passages.full(), kind="passage", progress=progress)
+    _refuse_zero(vectors, passages)
+    with tempfile.TemporaryDirectory() as temporary:
+        if model is None:
+            # A model named by an id has no folder of its own: the index keeps it.
+            model, copy_model = Path(temporary) / "model", True
+            encoder.save(model)
+        write_index(
+            output,
+            vectors=vectors,
+            ids=passages.ids,
+            titles=passages.titles,
+            texts=passages.texts,
+            fingerprint=encoder.fingerprint(),
+            encoder_path=model,
+            copy_encoder=copy_model,
+            factory=factory,
+            lexical=None if words is None else words.lexical,
+            made_by={
+                "data": None if data is None else data.name,
+                "source": {} if data is None else dict(data.made_by),
+                "bm25": None if words is None else words.describe(),
+            },
+        )
+
+
+def _refuse_zero(vectors: np.ndarray, passages: Texts) -> None:
+    zero = np.flatnonzero(~vectors.any(axis=1))
+    if len(zero):
+        raise InputError(
+            f"passage '{passages.ids[zero[0]]}': its vector is zero ({len(zero)} of {len(passages)} are): "
+            f"the model knows no token in {passages.texts[zero[0]]!r:.40}; remove it"
+        )
+
+
+def _given(corpus: Path | None) -> Path:
+    assert corpus is not None
+    return corpus

@@ -1,0 +1,94 @@
+"""Which model a name on the command line means: a run, a model folder, or an id; and the config it brings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from retrieval_cl.config import RunConfig, load_config
+from retrieval_cl.core.errors import InputError
+from retrieval_cl.core.files import MANIFEST
+from retrieval_cl.runs.run_folder import CONFIG, MODEL
+
+_MODULES = "modules.json"
+
+
+@final
+@dataclass(frozen=True)
+class Model:
+    """A trained model.
+
+    Attributes:
+        path: what the encoder is loaded from: a folder, or a Hugging Face id.
+        name: short, for tables.
+        run: the folder of the run it came from; None for others.
+    """
+
+    path: str
+    name: str
+    run: Path | None
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it lies on this disk."""
+        return Path(self.path).is_dir()
+
+    @property
+    def folder(self) -> Path:
+        """Where results about it go: the folder of its run, else runs/<name>."""
+        return Path("runs") / self.name if self.run is None else self.run
+
+
+def find_model(name: str) -> Model:
+    """Finds a run folder (as `train` leaves it), a sentence-transformers folder, or takes `name` as an id.
+
+    Raises:
+        InputError: the folder is there but holds no model.
+    """
+    folder = Path(name).expanduser()
+    if (folder / MODEL / _MODULES).is_file():
+        return Model(str(folder / MODEL), folder.resolve().name, folder)
+    if (folder / _MODULES).is_file():
+        run = folder.parent if (folder.parent / CONFIG).is_file() else None
+        return Model(str(folder), (folder if run is None else run).resolve().name, run)
+    if folder.is_dir():
+        why = (
+            "training has not finished: `retrieval-cl train ... --resume` goes on with it"
+            if (folder / CONFIG).is_file()
+            else f"expected {MODEL}/ as `train` leaves it, or a sentence-transformers folder"
+        )
+        kind = " (it has a manifest: perhaps an index or a table)" if (folder / MANIFEST).is_file() else ""
+        raise InputError(f"{folder}: no model in this folder{kind}; {why}")
+    if folder.exists():
+        raise InputError(f"{folder}: a file; a model is a folder or a Hugging Face id")
+    return Model(name, name.rstrip("/").rpartition("/")[2] or name, None)
+
+
+def config_for(
+    model: Model | None,
+    *,
+    config: Path | None,
+    overrides: Sequence[str],
+    data: str | None = None,
+    needs_data: bool = True,
+) -> RunConfig:
+    """The config given, else that of the model's run, with `--set` and `--data` on top.
+
+    Raises:
+        InputError: as `load_config`; or nothing says which data to read.
+    """
+    own = None if model is None or model.run is None else model.run / CONFIG
+    path = config if config is not None else own
+    if (
+        needs_data
+        and path is None
+        and data is None
+        and not any(one.startswith("source") for one in overrides)
+    ):
+        raise InputError(
+            "no data named: give --data FOLDER, or --config FILE with source settings "
+            "(--data pydoc reads the docs of the installed packages)"
+        )
+    return load_config(path, overrides, data=data)

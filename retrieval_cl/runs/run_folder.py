@@ -1,0 +1,55 @@
+"""The folder of a training run: what lies in it, and who may write there."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from retrieval_cl.config import RunConfig, load_config, save_config
+from retrieval_cl.core.errors import InputError
+from retrieval_cl.core.ranks import rank
+
+MODEL = "model"
+CONFIG = "config.yaml"
+METRICS = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+BEST = "best"
+REPORT = "report.html"
+# What decides the meaning of a checkpoint beside the settings of training, which it checks itself.
+_SECTIONS = ("source", "encoder", "method", "mining")
+
+
+def enter(folder: Path, config: RunConfig, *, resume: bool, overwrite: bool) -> None:
+    """Makes the folder ready for a run and writes its config.
+
+    Raises:
+        InputError: a run stands there, and neither flag is set; or it was started with other settings.
+    """
+    if resume:
+        _check_settings(folder, config)
+        return
+    standing = [name for name in (MODEL, CHECKPOINTS) if (folder / name).exists()]
+    if standing and not overwrite:
+        raise InputError(
+            f"{folder}: holds a run already ({', '.join(standing)}); --resume goes on with it, --overwrite "
+            "replaces it, --output takes another folder"
+        )
+    if rank() != 0:
+        return
+    for name in (MODEL, CHECKPOINTS, BEST):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    save_config(config, folder / CONFIG, comment=f"retrieval-cl train {folder / CONFIG}")
+
+
+def _check_settings(folder: Path, config: RunConfig) -> None:
+    if not (folder / CONFIG).is_file():
+        raise InputError(f"{folder}: no run to resume (no {CONFIG}); start without --resume")
+    before = load_config(folder / CONFIG)
+    for section in _SECTIONS:
+        then, now = getattr(before, section), getattr(config, section)
+        for key in type(now).model_fields:
+            if getattr(then, key) != getattr(now, key):
+                raise InputError(
+                    f"{folder / CONFIG}: started with {section}.{key} {getattr(then, key)!r}, now it is "
+                    f"{getattr(now, key)!r}; `retrieval-cl train {folder} --resume` takes its own settings"
+                )
