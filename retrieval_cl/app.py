@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from retrieval_cl.config import load_config, refuse_overrides
-from retrieval_cl.console import (
-    TRACEBACK,
-    bar,
-    run_app,
-    say,
-    tell,
-    training_stops,
-    typed_command,
-)
+from retrieval_cl.config import refuse_overrides, set_output
+from retrieval_cl.console import TRACEBACK, bar, run_app, say, tell, training_stops, typed_command
 from retrieval_cl.core.errors import InputError
-from retrieval_cl.runs.models import config_for, find_model
-from retrieval_cl.runs.run_folder import CONFIG
+from retrieval_cl.runs.models import config_for, config_to_train, find_model
 
 VECTORS = Path("vectors.npy")
 # typer has carried click under several names: its error for a wrong command line, wherever that lies.
@@ -30,30 +20,18 @@ _UsageError: Any = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     name="retrieval-cl",
-    help="Train contrastive retrievers and use them: mine, train, evaluate, index, search.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
 
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: --set training.lr=1e-3"),
-]
-Data = Annotated[
-    str | None,
-    typer.Option(
-        "--data",
-        help="BEIR folder, file of pairs, Hugging Face id, or 'pydoc'; takes the place of source settings.",
-    ),
-]
+Set = Annotated[list[str] | None, typer.Option("--set", help="A setting: --set training.lr=1e-3")]
+Data = Annotated[str | None, typer.Option(help="BEIR folder, file of pairs, Hugging Face id, or 'pydoc'.")]
 Config = Annotated[Path | None, typer.Option("--config", help="YAML file; default: that of the model's run.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where the result goes.")]
 Mode = Literal["dense", "bm25", "hybrid"]
-ModelName = Annotated[
-    str, typer.Argument(metavar="MODEL", help="Run folder, sentence-transformers folder, or Hugging Face id.")
-]
+ModelName = Annotated[str, typer.Argument(help="Run, sentence-transformers folder, or Hugging Face id.")]
 
 
 @app.callback()
@@ -70,16 +48,10 @@ def options(
 @app.command()
 def quickstart(
     output: Output = None,
-    packages: Annotated[
-        str | None, typer.Option("--packages", help="Read these instead of those we depend on: numpy,rich")
-    ] = None,
-    all_packages: Annotated[
-        bool, typer.Option("--all-packages", help="Read every package installed beside us.")
-    ] = False,
-    control: Annotated[
-        bool, typer.Option("--control/--no-control", help="Also train with in-batch negatives alone.")
-    ] = True,
-    seed: Annotated[int, typer.Option("--seed", help="Of the first weights, batches and mining.")] = 0,
+    packages: Annotated[str | None, typer.Option(help="Read these, not our dependencies: numpy,rich")] = None,
+    all_packages: Annotated[bool, typer.Option("--all-packages", help="Read all installed.")] = False,
+    control: Annotated[bool, typer.Option(help="Also train with in-batch negatives alone.")] = True,
+    seed: Annotated[int, typer.Option(help="Of the first weights, batches and mining.")] = 0,
     set_: Set = None,
 ) -> None:
     """From the docs on this disk to a retriever: data, training, mining, evaluation, index, report.
@@ -87,7 +59,7 @@ def quickstart(
     Needs no download. Leaves runs/quickstart/ with model/, index/, report.html and results.json.
 
     Examples:
-        retrieval-cl quickstart
+    * `retrieval-cl quickstart`
     * `retrieval-cl quickstart --packages numpy,scipy --no-control --output runs/numpy`
     * `retrieval-cl quickstart --set training.rounds=4 --seed 1`
     """
@@ -97,13 +69,12 @@ def quickstart(
         raise InputError("--packages and --all-packages: give one of them")
     named = [f"source.packages={json.dumps(packages.split(','))}"] if packages is not None else []
     every = ["source.all_packages=true"] if all_packages else []
-    settings = quickstart_config(
-        _with_output([f"training.seed={seed}", *named, *every, *(set_ or ())], output)
-    )
+    overrides = [f"training.seed={seed}", *named, *every, *(set_ or ()), *set_output(output)]
+    settings = quickstart_config(overrides)
     from retrieval_cl.runs import quickstart as story
     from retrieval_cl.training.progress import make_display
 
-    with training_stops(settings.folder):
+    with training_stops():
         done = story.quickstart(
             settings,
             with_control=control,
@@ -113,9 +84,7 @@ def quickstart(
         )
     tell(done.scoreboard.text())
     for answer in done.answers:
-        tell(f"\n> {answer.query}")
-        for hit in answer.hits:
-            tell(f"{hit.rank:>3}  {hit.score:.3f}  {hit.title}")
+        tell(f"\n> {answer.query}\n{answer.text(snippets=False)}")
     tell(
         f"\n{done.seconds:.0f} s, {done.peak_rss_gib:.1f} GiB at most; report: {done.folder / 'report.html'}"
     )
@@ -138,15 +107,11 @@ def train(
     * `retrieval-cl train --data data/my_set --output runs/mine`
     * `retrieval-cl train runs/mine --resume`
     """
-    folder = config if config is not None and config.is_dir() else None
-    overrides = _with_output(set_, folder if output is None else output)
-    if config is None and data is None and not any(one.startswith("source") for one in overrides):
-        raise InputError("nothing to train on: give a config, or --data FOLDER")
-    settings = load_config(config if folder is None else folder / CONFIG, overrides, data=data)
+    settings = config_to_train(config, output=output, overrides=set_ or (), data=data)
     from retrieval_cl.runs import train as story
     from retrieval_cl.training.progress import make_display
 
-    with training_stops(settings.folder):
+    with training_stops():
         done = story.train(
             settings,
             resume=resume,
@@ -155,8 +120,7 @@ def train(
             display=make_display(sys.stderr),
             say=say,
         )
-    if done.scoreboard is not None:
-        tell(done.scoreboard.text())
+    tell(done.text())
     tell(f"\nmodel and report in {done.folder} (report.html); next: retrieval-cl index {done.folder}")
 
 
@@ -291,8 +255,7 @@ def search(
     if as_json:
         tell(json.dumps(answer.to_json(), ensure_ascii=False, indent=2))
         return
-    for hit in answer.hits:
-        tell(f"{hit.rank:>3}  {hit.score:.3f}  {hit.title or hit.id}\n     {hit.snippet}")
+    tell(answer.text())
     if answer.note:
         say(answer.note)
 
@@ -327,7 +290,3 @@ def embed(
 def main() -> None:
     """Runs the command line and exits with its code."""
     run_app(app, usage_error=_UsageError)
-
-
-def _with_output(overrides: Sequence[str] | None, output: Path | None) -> list[str]:
-    return [*(overrides or ()), *([] if output is None else [f"output={json.dumps(str(output))}"])]

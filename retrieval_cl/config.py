@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,8 +68,10 @@ def load_config(path: Path | None, overrides: Sequence[str] = (), *, data: str |
 
 def check_values(values: Mapping[str, Any], *, places: Places | None = None) -> RunConfig:
     """The config of nested values. Raises InputError as `load_config` does."""
+    # A section with all its keys commented out is empty, and YAML reads it as null.
+    filled = {key: value for key, value in values.items() if value is not None}
     try:
-        return RunConfig.model_validate(values)
+        return RunConfig.model_validate(filled)
     except ValidationError as error:
         raise InputError(_describe(error, places or {})) from None
 
@@ -89,6 +92,11 @@ def refuse_overrides(overrides: Sequence[str], *, used: Sequence[str], command: 
             raise InputError(
                 f"--set {override}: '{key[0]}' has no effect in `{command}`; it reads {', '.join(used)}"
             )
+
+
+def set_output(output: Path | None) -> list[str]:
+    """The override that `--output` stands for."""
+    return [] if output is None else [f"output={json.dumps(str(output))}"]
 
 
 def mines(training: TrainingConfig) -> bool:
@@ -196,7 +204,9 @@ def _put(values: dict[str, Any], key: Key, value: Any, *, override: str) -> None
 def _describe(error: ValidationError, places: Places) -> str:
     first, *others = error.errors()
     key = tuple(str(part) for part in first["loc"])
-    place = next((places[key[:end]] for end in range(len(key), 0, -1) if key[:end] in places), "")
+    above = [key[:end] for end in range(len(key), 0, -1)]
+    below = [place for place in places if place[: len(key)] == key]
+    place = next((places[one] for one in (*above, *below) if one in places), "")
     more = f" (and {len(others)} more)" if others else ""
     return f"{place}: {_problem(first, key)}{more}" if place else f"{_problem(first, key)}{more}"
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import shlex
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from retrieval_cl.core.errors import InputError
 
 EXIT_MACHINE, EXIT_INPUT, EXIT_FAILED, EXIT_INTERRUPTED = 1, 2, 3, 130
+# Under a launcher each rank runs the command; one of them speaks.
+_IS_FIRST_RANK = os.environ.get("RANK", "0") == "0"
 _NOISY = (
     "transformers",
     "sentence_transformers",
@@ -76,12 +78,14 @@ def run_app(app: Callable[..., Any], *, usage_error: Any, arguments: Sequence[st
 
 def say(line: str) -> None:
     """A line on what happens, beside the result: to stderr, so that the result can be piped."""
-    print(line, file=sys.stderr, flush=True)  # noqa: T201
+    if _IS_FIRST_RANK:
+        print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def tell(text: str) -> None:
     """The result of a command."""
-    print(text)  # noqa: T201
+    if _IS_FIRST_RANK:
+        print(text)  # noqa: T201
 
 
 def typed_command(arguments: Sequence[str]) -> str:
@@ -90,7 +94,7 @@ def typed_command(arguments: Sequence[str]) -> str:
 
 
 @contextmanager
-def training_stops(folder: Path) -> Iterator[None]:
+def training_stops() -> Iterator[None]:
     """Turns Ctrl-C and a failed training into one line, with how to go on."""
     from retrieval_cl.training.interrupts import Interrupted
     from retrieval_cl.training.monitor import TrainingFailed
@@ -98,9 +102,9 @@ def training_stops(folder: Path) -> Iterator[None]:
     try:
         yield
     except Interrupted as stop:
-        again = (
-            f"; go on with: retrieval-cl train {shlex.quote(str(folder))} --resume" if stop.checkpoint else ""
-        )
+        # A checkpoint lies in <run>/checkpoints; a quickstart has two runs, each with a folder of its own.
+        run = None if stop.checkpoint is None else stop.checkpoint.parents[1]
+        again = "" if run is None else f"; go on with: retrieval-cl train {shlex.quote(str(run))} --resume"
         raise Stop(f"{stop}{again}", code=EXIT_INTERRUPTED) from stop
     except TrainingFailed as failure:
         raise Stop(f"training failed: {failure}", code=EXIT_FAILED) from failure
@@ -146,7 +150,8 @@ def quiet_libraries() -> None:
 
 def _describe_os_error(error: OSError) -> str:
     where = f" ({error.filename})" if error.filename else ""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-    if full:
+    # Some libraries drop the number: numpy tells of a short write, safetensors of the words alone.
+    told = re.search(r"No space left|\d+ requested and \d+ written", str(error))
+    if told or error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full{where}: nothing half written was kept; free some space and run it again"
     return f"{error.strerror or error}{where}"

@@ -10,7 +10,7 @@ from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.hits import Hits
 
 
-def reciprocal_rank_fusion(runs: Sequence[Hits], *, k: int, constant: float = 60.0) -> Hits:
+def reciprocal_rank_fusion(runs: Sequence[Hits], *, k: int, constant: int = 60) -> Hits:
     """Scores a passage by the sum over runs of 1 / (constant + rank), rank from 1 (Cormack et al. 2009).
 
     Args:

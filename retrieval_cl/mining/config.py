@@ -16,6 +16,11 @@ class MiningConfig(Settings):
         None,
         description="FAISS factory string of the index that is searched, e.g. 'HNSW32'; null: exact search",
     )
+    candidates: Literal["all", "train"] = Field(
+        "all",
+        description="passages that are searched: the whole corpus, or those of train pairs alone, for data "
+        "whose splits have passages of their own: others would be met as negatives only",
+    )
     depth: int = Field(100, ge=1, description="candidates searched per query, in passages")
     rank_min: int = Field(
         0, ge=0, description="first rank that may be drawn, 0 = best hit, counted before any filter"

@@ -13,7 +13,6 @@ from retrieval_cl.encoders.load import build_encoder, load_encoder
 from retrieval_cl.encoders.text import TextEncoder
 from retrieval_cl.mining.counts import MiningCounts
 from retrieval_cl.mining.export import Exported, write_triplets, write_tuples
-from retrieval_cl.mining.miner import mine
 from retrieval_cl.mining.samples import score_samples
 from retrieval_cl.mining.scorers import vector_scorer
 from retrieval_cl.reporting.facts import MiningRound
@@ -30,6 +29,7 @@ from retrieval_cl.runs.reports import (
     settings_facts,
 )
 from retrieval_cl.runs.stopwatch import Stopwatch, peak_rss_gib
+from retrieval_cl.runs.train_queries import mine_train_queries
 from retrieval_cl.sources.load import load
 
 TABLE = "negatives"
@@ -84,16 +84,15 @@ def mine_negatives(
     query_vectors = encoder.encode(text.query_tokens.take(queries), kind="query")
     passage_vectors = encoder.encode(text.passage_tokens, kind="passage")
     seed = config.training.seed
-    table, counts = mine(
+    table, counts = mine_train_queries(
+        text,
         query_vectors,
         passage_vectors,
-        queries=queries,
-        positives=text.known_passages().take(queries),
-        groups=text.groups,
         config=config.mining,
+        extra=given_hits(data, queries),
         seed=seed,
         round=0,
-        extra=given_hits(data, queries),
+        device=str(encoder.device),
     )
     positives = train.relevant(len(data.queries)).take(queries)
     table.save(output / TABLE, data=data.name, fingerprint=encoder.fingerprint(), seed=seed)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from retrieval_cl.config import RunConfig, load_config
+from retrieval_cl.config import RunConfig, load_config, set_output
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.files import MANIFEST
 from retrieval_cl.runs.run_folder import CONFIG, MODEL
@@ -81,14 +81,29 @@ def config_for(
     """
     own = None if model is None or model.run is None else model.run / CONFIG
     path = config if config is not None else own
-    if (
-        needs_data
-        and path is None
-        and data is None
-        and not any(one.startswith("source") for one in overrides)
-    ):
+    if needs_data and path is None and data is None and not _names_source(overrides):
         raise InputError(
             "no data named: give --data FOLDER, or --config FILE with source settings "
             "(--data pydoc reads the docs of the installed packages)"
         )
     return load_config(path, overrides, data=data)
+
+
+def config_to_train(
+    config: Path | None, *, output: Path | None, overrides: Sequence[str], data: str | None
+) -> RunConfig:
+    """The config to train with; `config` may be the folder of a run, which then is the output too.
+
+    Raises:
+        InputError: as `load_config`; or nothing says what to train on.
+    """
+    if config is not None and config.is_dir():
+        overrides = [*overrides, *set_output(output or config)]
+        return load_config(config / CONFIG, overrides, data=data)
+    if config is None and data is None and not _names_source(overrides):
+        raise InputError("nothing to train on: give a config, or --data FOLDER")
+    return load_config(config, [*overrides, *set_output(output)], data=data)
+
+
+def _names_source(overrides: Sequence[str]) -> bool:
+    return any(one.startswith("source") for one in overrides)

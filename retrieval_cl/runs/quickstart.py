@@ -1,4 +1,4 @@
-"""The main job: from the docs on this disk to a retriever, its index, and a report that says how good it is."""
+"""The main job: from the docs on this disk to a retriever, its index, and a report on how good it is."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from retrieval_cl.runs.search import Answer, Searcher
 from retrieval_cl.runs.stopwatch import Stopwatch, peak_rss_gib
 from retrieval_cl.runs.train import encoder_for
 from retrieval_cl.sources.beir import write_beir
+from retrieval_cl.sources.config import SourceConfig
 from retrieval_cl.sources.load import load
 from retrieval_cl.sources.records import RetrievalData
 from retrieval_cl.training.progress import Display
@@ -40,9 +41,9 @@ QUESTIONS = (
 )
 _WHAT = "the docstrings of the Python packages on this machine"
 _CONTROL_IS = (
-    "The control is trained on the same pairs, from the same first weights, for the same number of steps and "
-    "with the same settings, but with in-batch negatives alone; its learning rate and temperature were chosen "
-    "on dev over the same grid."
+    "The control is trained on the same pairs, from the same first weights, for the same number of steps "
+    "and with the same settings, but with in-batch negatives alone; its learning rate and temperature were "
+    "chosen on dev over the same grid."
 )
 
 
@@ -89,7 +90,7 @@ def quickstart(
         TrainingFailed: the loss diverged or the vectors collapsed.
     """
     watch = Stopwatch()
-    folder = config.folder
+    folder, source = config.folder, config.source
     with watch("read docs"):
         say("reading the docs of the installed packages")
         data = load(config.source)
@@ -128,7 +129,7 @@ def quickstart(
     with watch("example searches"):
         searcher = Searcher(folder / INDEX)
         answers = [searcher.search(question, k=3) for question in QUESTIONS]
-    story = _Story(config, data, held_out, scoreboard, runs, command)
+    story = _Story(config, source, data, held_out, scoreboard, runs, command)
     story.write(folder, seconds=_stages(watch, runs), watch=watch)
     return QuickstartResult(folder, scoreboard, answers, watch.total, peak_rss_gib())
 
@@ -136,9 +137,10 @@ def quickstart(
 @final
 @dataclass(frozen=True, eq=False)
 class _Story:
-    """All that the report and the results tell."""
+    """All that the report and the results tell; `source` is what `data` was read from."""
 
     config: RunConfig
+    source: SourceConfig
     data: RetrievalData
     held_out: HeldOut
     scoreboard: Scoreboard
@@ -216,7 +218,10 @@ class _Story:
             "dev": {name: dict(run.dev) for name, run in self.runs.items()},
             "machine": describe_machine(),
             "command": self.command,
-            "settings": self.config.model_dump(mode="json"),
+            "settings": {
+                **self.config.model_dump(mode="json"),
+                "source": self.source.model_dump(mode="json"),
+            },
             "made_by": dict(self.data.made_by),
         }
 

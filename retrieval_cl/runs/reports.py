@@ -128,10 +128,10 @@ def query_examples(
     """A seeded sample of judged queries with the first hits of each system."""
     generator = np.random.default_rng(_SEED)
     chosen = np.sort(generator.choice(len(judged.queries), min(number, len(judged.queries)), replace=False))
-    right = judged.right()
+    right, texts = judged.right(), data.queries.full()
     return [
         Example(
-            query=data.queries.full()[judged.queries[place]],
+            query=texts[judged.queries[place]],
             found={name: found_passages(data, one, place, right=right[place]) for name, one in hits.items()},
             right=_found(data, int(right[place][0]), score=0.0, is_right=True),
         )

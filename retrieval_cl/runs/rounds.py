@@ -8,13 +8,12 @@ from typing import final
 
 from retrieval_cl.core.hits import Hits
 from retrieval_cl.mining.config import MiningConfig
-from retrieval_cl.mining.miner import mine
 from retrieval_cl.mining.samples import ScoreSamples, score_samples
-from retrieval_cl.mining.searchers import build_search, exact_search
 from retrieval_cl.mining.table import NegativeTable
 from retrieval_cl.reporting.facts import MiningRound
 from retrieval_cl.runs.prepare import PreparedText, given_hits
 from retrieval_cl.runs.stopwatch import Stopwatch
+from retrieval_cl.runs.train_queries import mine_train_queries
 from retrieval_cl.runs.vectors import Vectors
 from retrieval_cl.training.metrics import MetricsLog
 from retrieval_cl.training.run import Run
@@ -44,7 +43,6 @@ class RoundMiner:
         self._vectors = vectors
         self._mining = mining
         self._queries = text.data.splits["train"].judged_queries
-        self._known = text.known_passages().take(self._queries)
         self._positives = text.data.splits["train"].relevant(len(text.data.queries)).take(self._queries)
         self._extra = {**given_hits(text.data, self._queries), **(extra or {})}
         self._watch = watch
@@ -60,24 +58,15 @@ class RoundMiner:
     def _mine(self, run: Run) -> NegativeTable:
         started = perf_counter()
         queries, passages = self._vectors.queries(self._queries), self._vectors.passages()
-        factory = self._mining.factory
-        # Exact search runs where the weights are; a FAISS index has a place of its own.
-        search = (
-            exact_search(passages, device=str(run.device))
-            if factory is None
-            else build_search(passages, factory=factory)
-        )
-        table, counts = mine(
+        table, counts = mine_train_queries(
+            self._text,
             queries,
             passages,
-            queries=self._queries,
-            positives=self._known,
-            groups=self._text.groups,
             config=self._mining,
+            extra=self._extra,
             seed=run.config.seed,
             round=run.round,
-            extra=self._extra,
-            search=search,
+            device=str(run.device),
         )
         self.scores = score_samples(table, queries, passages, positives=self._positives, seed=run.config.seed)
         self.rounds.append(MiningRound(run.round, counts, seconds=perf_counter() - started))

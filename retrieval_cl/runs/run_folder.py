@@ -1,4 +1,4 @@
-"""The folder of a training run: what lies in it, and who may write there."""
+"""The folder of a training run: what lies in it, and who may write there. Light."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 from retrieval_cl.config import RunConfig, load_config, save_config
 from retrieval_cl.core.errors import InputError
-from retrieval_cl.core.ranks import rank
 
 MODEL = "model"
 CONFIG = "config.yaml"
+DATA = "data.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 BEST = "best"
@@ -20,7 +20,25 @@ _SECTIONS = ("source", "encoder", "method", "mining")
 
 
 def enter(folder: Path, config: RunConfig, *, resume: bool, overwrite: bool) -> None:
-    """Makes the folder ready for a run and writes its config.
+    """Makes the folder ready for a run and writes its config; `overwrite` removes the run that stands there.
+
+    Raises:
+        InputError: as `check_entry`.
+    """
+    from retrieval_cl.core.ranks import rank
+
+    check_entry(folder, config, resume=resume, overwrite=overwrite)
+    if resume or rank() != 0:
+        return
+    for name in (MODEL, CHECKPOINTS, BEST):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in (METRICS, DATA):
+        (folder / name).unlink(missing_ok=True)
+    save_config(config, folder / CONFIG, comment=f"retrieval-cl train {folder / CONFIG}")
+
+
+def check_entry(folder: Path, config: RunConfig, *, resume: bool, overwrite: bool) -> None:
+    """Whether a run may start, or go on, in the folder; changes nothing.
 
     Raises:
         InputError: a run stands there, and neither flag is set; or it was started with other settings.
@@ -34,11 +52,6 @@ def enter(folder: Path, config: RunConfig, *, resume: bool, overwrite: bool) -> 
             f"{folder}: holds a run already ({', '.join(standing)}); --resume goes on with it, --overwrite "
             "replaces it, --output takes another folder"
         )
-    if rank() != 0:
-        return
-    for name in (MODEL, CHECKPOINTS, BEST):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    save_config(config, folder / CONFIG, comment=f"retrieval-cl train {folder / CONFIG}")
 
 
 def _check_settings(folder: Path, config: RunConfig) -> None:

@@ -49,6 +49,14 @@ class Answer:
     hits: tuple[Hit, ...]
     note: str = ""
 
+    def text(self, *, snippets: bool = True) -> str:
+        """A line a hit, and its snippet below."""
+        lines = []
+        for hit in self.hits:
+            lines.append(f"{hit.rank:>3}  {hit.score:.3f}  {hit.title or hit.id}")
+            lines += [f"     {hit.snippet}"] if snippets else []
+        return "\n".join(lines) or "nothing found"
+
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
         return asdict(self)

@@ -21,11 +21,13 @@ from retrieval_cl.runs.held_out import HeldOut
 from retrieval_cl.runs.machine import describe_machine
 from retrieval_cl.runs.prepare import prepare_text, require_split
 from retrieval_cl.runs.reports import training_report
-from retrieval_cl.runs.run_folder import MODEL, REPORT, enter
+from retrieval_cl.runs.run_folder import MODEL, REPORT, check_entry, enter
+from retrieval_cl.runs.same_data import note_data
 from retrieval_cl.runs.scoreboard import Scoreboard
 from retrieval_cl.runs.stopwatch import Stopwatch, peak_rss_gib
 from retrieval_cl.sources.load import load
 from retrieval_cl.sources.records import RetrievalData
+from retrieval_cl.training.device import start_accelerator
 from retrieval_cl.training.progress import Display
 
 ZERO_SHOT, FINE_TUNED, TRAINED = "zero-shot", "fine-tuned", "trained"
@@ -45,6 +47,12 @@ class TrainResult:
     folder: Path
     run: TrainedRun
     scoreboard: Scoreboard | None
+
+    def text(self) -> str:
+        """The outcome, for a terminal."""
+        if self.scoreboard is not None:
+            return self.scoreboard.text()
+        return "\n".join(f"dev {metric} {value:.3f}" for metric, value in self.run.dev.items())
 
 
 def train(
@@ -74,19 +82,21 @@ def train(
         TrainingFailed: the loss diverged or the vectors collapsed.
     """
     check_training(config)
-    enter(config.folder, config, resume=resume, overwrite=overwrite)
+    check_entry(config.folder, config, resume=resume, overwrite=overwrite)
     watch = Stopwatch()
     with watch("data"):
         data = load(config.source)
     say(_describe(data))
     with watch("encoder"):
-        encoder = encoder_for(config, data)
+        encoder = encoder_for(config, data).to(start_accelerator().device)
     with watch("tokens"):
         text = prepare_text(data, encoder)
+    enter(config.folder, config, resume=resume, overwrite=overwrite)
+    note_data(config.folder, data)
     is_pretrained = config.encoder.kind != "static"
     found = {}
     with watch("evaluate"):
-        held_out = HeldOut.of(data, config) if config.evaluation.split in data.splits else None
+        held_out = _held_out(data, config)
         if held_out is not None and is_pretrained:
             found[ZERO_SHOT] = held_out.search(encoder)
     run = train_dual_encoder(
@@ -126,6 +136,12 @@ def encoder_for(config: RunConfig, data: RetrievalData) -> TextEncoder:
     )
 
 
+def _held_out(data: RetrievalData, config: RunConfig) -> HeldOut | None:
+    # A data set without a test split is trained on all the same; a split that was asked for must be there.
+    asked = "split" in config.evaluation.model_fields_set
+    return HeldOut.of(data, config) if asked or config.evaluation.split in data.splits else None
+
+
 def _train_queries(data: RetrievalData) -> list[str]:
     texts = data.queries.full()
     return [texts[row] for row in _right_pairs(data)[0].tolist()]
@@ -155,7 +171,7 @@ def _write(
         "name": config.name,
         "data": data.name,
         "num_passages": len(data.passages),
-        "num_queries": {split: len(qrels.judged_queries) for split, qrels in data.splits.items()},
+        **{f"num_{split}_queries": len(qrels.judged_queries) for split, qrels in data.splits.items()},
         "dim": run.encoder.dim,
         "num_parameters": sum(weight.numel() for weight in run.encoder.parameters()),
         "steps": run.steps,

@@ -21,6 +21,7 @@ MAX_CODE_CHARS = 3_000
 MAX_QUERY_CHARS = 400
 SHINGLE = 5  # tokens
 
+_MARKUP = ("!!!", ".. ", "```")  # admonitions and directives: about the page, not about the code
 _Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
@@ -142,7 +143,9 @@ def _documented(
     docstring = ast.get_docstring(node)
     if not docstring or not docstring.strip():
         return None
-    query, *more = _paragraphs(_encodable(docstring))
+    paragraphs = _paragraphs(_encodable(docstring))
+    if not paragraphs:
+        return None
     end = node.end_lineno or node.lineno
     body_start = node.body[0].lineno
     header = [lines[i - 1] for i in range(node.lineno, body_start) if i not in skipped]
@@ -154,8 +157,8 @@ def _documented(
     return Documented(
         module=module,
         name=name,
-        query=query,
-        more=tuple(p for p in more if _is_prose(p))[:2],
+        query=paragraphs[0],
+        more=tuple(one for one in paragraphs[1:] if _is_prose(one))[:2],
         code=code,
         body=_fingerprint(body_text),
         body_chars=len("".join(body_text.split())),
@@ -169,7 +172,7 @@ def _fingerprint(text: str) -> int:
 
 def _paragraphs(docstring: str) -> list[str]:
     parts = [" ".join(part.split())[:MAX_QUERY_CHARS] for part in re.split(r"\n\s*\n", docstring.strip())]
-    return [part for part in parts if part]
+    return [part for part in parts if part and not part.startswith(_MARKUP)]
 
 
 def _encodable(text: str) -> str:

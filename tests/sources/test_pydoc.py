@@ -70,6 +70,15 @@ def test_module_is_never_imported_and_broken_files_give_nothing(tmp_path):
     assert parse_file(tmp_path / "absent.py", "absent") == []
 
 
+def test_markup_is_no_query(tmp_path):
+    doc = (
+        '!!! abstract "Usage"\n        See the page.\n\n    .. deprecated:: 1.0\n\n    Opens the door slowly.'
+    )
+    (found,) = parse(tmp_path, f'def f():\n    """{doc}\n    """\n    return 1\n')
+    assert found.query == "Opens the door slowly."
+    assert parse(tmp_path, 'def f():\n    """.. note:: nothing else"""\n    return 1\n') == []
+
+
 def test_lone_surrogate_in_docstring_can_be_written(tmp_path):
     (found,) = parse(tmp_path, 'def f():\n    """Half of a pair \\ud800 here."""\n    return 1\n')
     found.query.encode("utf8")

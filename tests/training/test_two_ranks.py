@@ -1,12 +1,12 @@
 """Two processes over gloo do what one does with the whole batch."""
 
 import os
-import socket
 from pathlib import Path
 
 import pytest
 import tiny_run
 import torch
+import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from retrieval_cl.core.ranks import (
@@ -63,10 +63,12 @@ def train_all(folder):
     return found
 
 
-def work(rank, folder, port):
+def work(rank, folder):
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
     torch.set_num_threads(1)
+    # Ranks meet in a file: a free port may be taken by another program before they use it.
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
     accelerator = start_accelerator()
     assert accelerator.num_processes == num_ranks() == 2
     check_gather(rank)
@@ -129,10 +131,7 @@ def check_checkpoints(rank, folder):
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(work, args=(folder, port), nprocs=2)
+    mp.spawn(work, args=(folder,), nprocs=2)
     return folder
 
 

@@ -1,0 +1,192 @@
+"""The config of a run: what is read, what is put on top, and one line for each way to get it wrong."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from retrieval_cl.config import (
+    RunConfig,
+    check_training,
+    load_config,
+    mines,
+    refuse_overrides,
+    save_config,
+)
+from retrieval_cl.core.errors import InputError
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+
+
+@pytest.fixture
+def refused(tmp_path):
+    """The one line with which a file and its overrides are refused; the file's folder cut off."""
+
+    def load(text, *overrides):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(text, encoding="utf8")
+        with pytest.raises(InputError) as error:
+            load_config(path, overrides)
+        line = str(error.value)
+        assert "\n" not in line
+        return line.replace(f"{tmp_path}/", "")
+
+    return load
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_recipe_loads_trains_and_begins_with_its_command(path):
+    check_training(load_config(path))
+    first = path.read_text(encoding="utf8").splitlines()[0]
+    assert first.startswith(f"# retrieval-cl train configs/{path.name}")
+
+
+def test_there_are_recipes():
+    assert {"tldr_static", "tldr_minilm"} <= {path.stem for path in CONFIGS}
+
+
+def test_overrides_come_on_top_of_the_file(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("training: {lr: 0.5, rounds: 2}\nname: first\n")
+    config = load_config(path, ["training.lr=1e-3", "encoder.dim=64", "name=second"])
+    assert (config.training.lr, config.training.rounds) == (0.001, 2)
+    assert (config.encoder.dim, config.name) == (64, "second")
+
+
+def test_empty_file_and_empty_section_mean_the_defaults(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    for text in ("", "# nothing\n", "training:\nmining:\n"):
+        path.write_text(text)
+        assert load_config(path) == RunConfig()
+
+
+def test_saved_config_loads_as_the_same(tmp_path):
+    config = load_config(None, ["training.steps=30", "method.in_batch=false", "training.first_mined_round=0"])
+    save_config(config, tmp_path / "out.yaml", comment="retrieval-cl train out.yaml")
+    assert load_config(tmp_path / "out.yaml") == config
+    assert (tmp_path / "out.yaml").read_text().startswith("# retrieval-cl train out.yaml\n")
+
+
+def test_every_key_is_described():
+    def undescribed(model, place):
+        for name, field in model.model_fields.items():
+            if not field.description:
+                yield f"{place}{name}"
+            if hasattr(field.annotation, "model_fields"):
+                yield from undescribed(field.annotation, f"{place}{name}.")
+
+    assert list(undescribed(RunConfig, "")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "said"),
+    [
+        (
+            "training:\n  batchsize: 3\n",
+            (),
+            "recipe.yaml, line 2: unknown key 'training.batchsize'; did you mean",
+        ),
+        ("name: a\nlr: 3\n", (), "recipe.yaml, line 2: unknown key 'lr'; did you mean 'training.lr'?"),
+        ("training: {epochs_per_rond: 2}\n", (), "did you mean 'training.epochs_per_round'?"),
+        ("qqq: 1\n", (), "unknown key 'qqq'; valid: name, output, source"),
+        ("", ("trainig.lr=1",), "--set trainig.lr=1: unknown key 'trainig'; did you mean 'training'?"),
+        ("", ("training.lr.x=3",), "--set training.lr.x=3"),
+        (
+            "training:\n  batch_size: many\n",
+            (),
+            "line 2: training.batch_size is 'many'; expected a valid integer",
+        ),
+        ("training:\n  lr: -1\n", (), "line 2: training.lr is -1; expected greater than 0"),
+        ("training: 3\n", (), "line 1: 'training' is 3; it holds keys of its own: seed, "),
+        (
+            "source: {kind: beer}\n",
+            (),
+            "source.kind is 'beer'; expected 'pydoc', 'beir', 'pairs' or 'huggingface'",
+        ),
+        ("method: {name: simclrr}\n", (), "method.name 'simclrr': no such method"),
+        ("encoder: {kind: transformer}\n", (), "encoder: kind 'transformer' needs path"),
+        ("encoder: {kind: static, path: x}\n", (), "encoder: path = 'x' has no effect with kind 'static'"),
+        ("training: {steps: 9, epochs_per_round: 2}\n", (), "epochs_per_round has no effect beside steps"),
+        ("training: {lr: .nan}\n", (), "training.lr is nan"),
+        ("name: a/b\n", (), "name is 'a/b'"),
+        ("a: [1\nb: 2\n", (), "recipe.yaml, line 2: broken YAML: "),
+        ("\tname: x\n", (), "recipe.yaml, line 1: broken YAML: "),
+        ("name: !!python/object:os.system x\n", (), "recipe.yaml, line 1: broken YAML: "),
+        ("name: a\nname: b\n", (), "recipe.yaml, line 2: key 'name' stands twice"),
+        ("training:\n  lr: 1\n  lr: 2\n", (), "recipe.yaml, line 3: key 'training.lr' stands twice"),
+        ("- a\n", (), "recipe.yaml: expected settings as `key: value`, got list"),
+        ("", ("training",), "--set training: expected key=value"),
+        ("", ("=3",), "--set =3: expected key=value"),
+        ("", ("training.lr=[1",), "--set training.lr=[1: the value is broken YAML"),
+        ("name: x\n", ("name.y=1",), "--set name.y=1: 'name' holds no keys of its own"),
+    ],
+)
+def test_wrong_setting_is_one_line_with_its_place(refused, text, overrides, said):
+    assert said in refused(text, *overrides)
+
+
+def test_several_wrong_settings_are_counted(refused):
+    assert refused("training: {lr: -1, rounds: 0, batch_size: x}\n").endswith("(and 2 more)")
+
+
+def test_missing_and_unreadable_files_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"none\.yaml: no such file"):
+        load_config(tmp_path / "none.yaml")
+    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+        load_config(tmp_path)
+    (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9\n")
+    with pytest.raises(InputError, match="not UTF-8 at byte 9"):
+        load_config(tmp_path / "latin.yaml")
+
+
+def test_data_option_knows_the_kind_by_what_stands_there(tmp_path):
+    beir, pairs, saved = tmp_path / "beir", tmp_path / "pairs", tmp_path / "saved"
+    for folder, name in ((beir, "corpus.jsonl.gz"), (pairs, "train.csv"), (saved, "dataset_info.json")):
+        folder.mkdir()
+        (folder / name).touch()
+    kinds = {str(beir): "beir", str(pairs): "pairs", str(pairs / "train.csv"): "pairs"}
+    for data, kind in {**kinds, str(saved): "huggingface", "org/name": "huggingface"}.items():
+        source = load_config(None, data=data).source
+        assert (source.kind, source.path) == (kind, data)
+    assert load_config(None, data="pydoc").source.kind == "pydoc"
+    with pytest.raises(InputError, match=r"--data \./none: no such file or folder"):
+        load_config(None, data="./none")
+
+
+def test_data_option_takes_the_place_of_the_section_and_set_comes_after(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("source: {kind: pydoc, max_pairs: 10}\n")
+    source = load_config(path, ["source.dev_share=0.2"], data=str(tmp_path)).source
+    assert (source.kind, source.dev_share, source.max_pairs) == ("pairs", 0.2, 60_000)
+
+
+def test_mining_settings_without_a_mined_round_are_refused():
+    for way in ("training.rounds=1", "training.num_negatives=0", "training.first_mined_round=3"):
+        config = load_config(None, [way, "mining.depth=50"])
+        assert not mines(config.training)
+        with pytest.raises(InputError, match=r"mining\.depth has no effect: no round is mined for"):
+            check_training(config)
+        check_training(load_config(None, [way]))
+
+
+def test_more_negatives_a_step_than_mined_are_refused():
+    with pytest.raises(InputError, match=r"training\.num_negatives 6 is more than mining\.num_negatives 4"):
+        check_training(load_config(None, ["training.num_negatives=6"]))
+
+
+def test_set_of_a_section_the_command_does_not_read_is_refused():
+    refuse_overrides(
+        ["source.kind=pydoc", "evaluation.split=dev"], used=("source", "evaluation"), command="eval"
+    )
+    with pytest.raises(InputError, match=r"--set training\.lr=1: 'training' has no effect in `eval`"):
+        refuse_overrides(["training.lr=1"], used=("source", "evaluation"), command="eval")
+
+
+def test_output_defaults_to_the_name_below_runs(tmp_path):
+    assert load_config(None, ["name=a"]).folder == Path("runs/a")
+    assert load_config(None, [f"output={tmp_path}"]).folder == tmp_path
+
+
+def test_defaults_are_written_as_nothing(tmp_path):
+    save_config(RunConfig(), tmp_path / "out.yaml")
+    assert yaml.safe_load((tmp_path / "out.yaml").read_text()) == {}
