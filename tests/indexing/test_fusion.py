@@ -33,7 +33,7 @@ def slow_fusion(runs, k, constant):
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.integers(1, 9), st.sampled_from([0.0, 1.0, 60.0]))
+@given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.integers(1, 9), st.sampled_from([0, 1, 60]))
 def test_fusion_equals_slow_loop(seed, num_runs, k, constant):
     rng = np.random.default_rng(seed)
     runs = [make_run(rng, 4, int(rng.integers(1, 8)), 7) for _ in range(num_runs)]
