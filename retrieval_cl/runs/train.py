@@ -20,7 +20,7 @@ from retrieval_cl.runs.evaluate import PER_QUERY, RESULTS, Say
 from retrieval_cl.runs.held_out import HeldOut
 from retrieval_cl.runs.machine import describe_machine
 from retrieval_cl.runs.prepare import prepare_text, require_split
-from retrieval_cl.runs.reports import training_report
+from retrieval_cl.runs.reports import describe_data, training_report
 from retrieval_cl.runs.run_folder import MODEL, REPORT, check_entry, enter
 from retrieval_cl.runs.same_data import note_data
 from retrieval_cl.runs.scoreboard import Scoreboard
@@ -86,7 +86,7 @@ def train(
     watch = Stopwatch()
     with watch("data"):
         data = load(config.source)
-    say(_describe(data))
+    say(describe_data(data))
     with watch("encoder"):
         encoder = encoder_for(config, data).to(start_accelerator().device)
     with watch("tokens"):
@@ -192,8 +192,3 @@ def _write(
         run, config, data, held_out, scoreboard, seconds=seconds, total=total, command=command
     )
     write_training_report(folder / REPORT, report)
-
-
-def _describe(data: RetrievalData) -> str:
-    splits = ", ".join(f"{len(qrels.judged_queries):,} {split}" for split, qrels in data.splits.items())
-    return f"{data.name}: {len(data.passages):,} passages; queries: {splits}"
