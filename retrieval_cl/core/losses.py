@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -10,6 +12,9 @@ from torch.nn.functional import logsigmoid
 from retrieval_cl.core.contrast import Contrast
 from retrieval_cl.core.ranks import mean_over_ranks
 from retrieval_cl.core.tiles import compare
+
+Objective = Callable[[Contrast], Float[Tensor, " A"]]
+"""Makes a loss per anchor of a contrast, in nats where the objective is a log-likelihood."""
 
 
 def info_nce(
@@ -25,7 +30,7 @@ def info_nce(
         compute_dtype: of the matrix products, see `compare`.
 
     Returns:
-        The loss of each anchor in nats, 0 where it has no negative. `mean_loss` makes one number of it.
+        The loss of each anchor in nats, 0 where it has no negative. The mean is what is trained.
     """
     compared = compare(contrast, symmetric=symmetric, compute_dtype=compute_dtype)
     forward = -logsigmoid(compared.positives - compared.negatives)
@@ -34,13 +39,14 @@ def info_nce(
     return (forward - logsigmoid(compared.positives - compared.reverse)) / 2
 
 
-def mean_loss(per_anchor: Float[Tensor, " A"], weights: Float[Tensor, " A"] | None) -> Float[Tensor, ""]:
-    """Mean over this rank's anchors, each weighted relative to the mean weight over all ranks.
+def weigh(per_anchor: Float[Tensor, " A"], weights: Float[Tensor, " A"] | None) -> Float[Tensor, " A"]:
+    """The losses, each times its weight relative to the mean weight over all ranks.
 
+    Their mean is the weighted mean over the anchors of all ranks once gradients are averaged over ranks.
     Weights are at least 0; where all are 0, so is the loss.
     """
     if weights is None:
-        return per_anchor.mean()
+        return per_anchor
     shares = weights.to(per_anchor.dtype)
     mean_weight = mean_over_ranks(shares.mean()).clamp_min(torch.finfo(shares.dtype).tiny)
-    return (per_anchor * (shares / mean_weight)).mean()
+    return per_anchor * (shares / mean_weight)

@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from retrieval_cl.core.contrast import Contrast
 from retrieval_cl.core.layout import Layout, TileSize, lay_out
 from retrieval_cl.core.passes import Operands, Slopes, Sums, gradients, sum_up
+from retrieval_cl.core.ranks import gather_rows, num_ranks
 
 NATS_PER_BIT = math.log(2.0)
 CPU_TILE = TileSize(rows=1024, columns=1024)
@@ -71,7 +72,14 @@ def compare(
         contrast.bias,
         *vectors,
     )
-    return Comparison(positives, negatives, columns[contrast.targets] if symmetric else None)
+    if not symmetric:
+        return Comparison(positives, negatives, None)
+    return Comparison(positives, negatives, _over_ranks(columns)[contrast.targets])
+
+
+def _over_ranks(columns: Float[Tensor, " C"]) -> Float[Tensor, " C"]:
+    # Each rank summed over its own anchors.
+    return columns if num_ranks() == 1 else torch.logsumexp(gather_rows(columns[None]), dim=0)
 
 
 class _Compare(torch.autograd.Function):

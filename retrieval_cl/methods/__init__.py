@@ -11,7 +11,7 @@ from retrieval_cl.core.errors import InputError, nearest_name
 if TYPE_CHECKING:
     from retrieval_cl.methods.method import Method
 
-SUPPORT_FILES = ("__init__", "config", "method")
+SUPPORT_FILES = ("__init__", "config", "method", "objectives")
 
 
 def method_names() -> list[str]:

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from retrieval_cl.core.contrast import Bank, Contrast, Part
 from retrieval_cl.core.errors import InputError
-from retrieval_cl.core.losses import info_nce
-from retrieval_cl.core.ranks import gather_rows, gather_values, num_ranks, rank
+from retrieval_cl.core.losses import Objective, info_nce
+from retrieval_cl.core.ranks import gather_rows, gather_values, rank
 from retrieval_cl.core.relations import Ragged
-from retrieval_cl.core.reverse import reverse
 from retrieval_cl.core.temperature import Temperature
 from retrieval_cl.core.views import Batch, View
 from retrieval_cl.methods.config import MethodConfig
 from retrieval_cl.methods.method import Embeddings, Method
+from retrieval_cl.methods.objectives import build_objective
 
 TOWER_KINDS: dict[str, Literal["query", "passage"]] = {
     "query": "query",
@@ -51,20 +51,17 @@ class DualEncoder(Method):
         encoder: nn.Module,
         temperature: Temperature,
         *,
-        symmetric: bool = False,
+        objective: Objective = info_nce,
         in_batch: bool = True,
         private_negatives: bool = False,
-        compute_dtype: torch.dtype | None = None,
     ) -> None:
         """`in_batch` False, or `private_negatives`: an anchor's negatives are those mined for itself."""
         super().__init__()
-        assert in_batch or not symmetric, "the reverse direction needs the other anchors of the batch"
         self.encoder = encoder
         self.temperature = temperature
-        self._symmetric = symmetric
+        self.objective = objective
         self._share_positives = in_batch
         self._share_negatives = in_batch and not private_negatives
-        self._compute_dtype = compute_dtype
 
     @classmethod
     def build(cls, config: MethodConfig, encoder: nn.Module) -> DualEncoder:
@@ -72,10 +69,9 @@ class DualEncoder(Method):
         return cls(
             encoder,
             Temperature(config.temperature, learned=config.learned_temperature),
-            symmetric=config.symmetric,
+            objective=build_objective(config),
             in_batch=config.in_batch,
             private_negatives=config.negatives == "private",
-            compute_dtype=torch.bfloat16 if config.loss_precision == "bf16" else None,
         )
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
@@ -83,7 +79,7 @@ class DualEncoder(Method):
         tower: Tower = self.encoder  # type: ignore[assignment]
         return {kind: tower.embed(view.inputs, kind=TOWER_KINDS[kind]) for kind, view in batch.views.items()}
 
-    def contrast(self, embeddings: Embeddings, batch: Batch) -> Contrast:
+    def contrasts(self, embeddings: Embeddings, batch: Batch) -> tuple[Contrast]:
         """This rank's queries against the bank; row i's target is its own positive."""
         anchors = embeddings["query"]
         parts = [_part(embeddings["positive"], batch.views["positive"], shared=self._share_positives)]
@@ -96,7 +92,7 @@ class DualEncoder(Method):
             )
         bank = Bank(tuple(parts))
         first = rank() * len(anchors) if self._share_positives else 0
-        return Contrast(
+        contrast = Contrast(
             anchors=anchors,
             known=batch.known.to(anchors.device),
             bank=bank,
@@ -104,18 +100,7 @@ class DualEncoder(Method):
             scale=self.temperature.scale(),
             own=_own_columns(bank, num_anchors=len(anchors)),
         )
-
-    def loss(self, embeddings: Embeddings, batch: Batch) -> Float[Tensor, " A"]:
-        """InfoNCE of each query; where symmetric, the mean with that of its positive against all queries."""
-        contrast = self.contrast(embeddings, batch)
-        if num_ranks() == 1 or not self._symmetric:
-            return info_nce(contrast, symmetric=self._symmetric, compute_dtype=self._compute_dtype)
-        positives = Part(embeddings["positive"], batch.views["positive"].ids.to(contrast.anchors.device))
-        forward, back = (
-            info_nce(each, compute_dtype=self._compute_dtype)
-            for each in (contrast, reverse(contrast, positives))
-        )
-        return (forward + back) / 2
+        return (contrast,)
 
     def after_step(self, embeddings: Embeddings, batch: Batch, progress: float) -> None:
         """Moves a learned temperature back into its range."""

@@ -6,9 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from retrieval_cl.core.contrast import Contrast
+from retrieval_cl.core.losses import Objective, weigh
 from retrieval_cl.core.views import Batch
 from retrieval_cl.methods.config import MethodConfig
 
@@ -19,14 +22,17 @@ Embeddings = Mapping[str, Tensor]
 class Method(nn.Module, ABC):
     """Embedding and comparing are two functions, so that a gradient cache can stand between them.
 
-    `embed` is costly and knows nothing of the loss; `loss` is cheap and sees nothing but embeddings and ids.
-    Neither has effects: queues and moving averages change in `after_step` alone.
+    `embed` is costly and knows nothing of the loss; `contrasts` says who is compared with whom and sees
+    nothing but embeddings and ids. Neither has effects: queues and moving averages change in `after_step`
+    alone.
 
     Attributes:
         views: the kinds of view it takes. The first two are an anchor and its positive, row by row.
+        objective: makes a loss per anchor of a contrast.
     """
 
     views: ClassVar[tuple[str, ...]]
+    objective: Objective
 
     @classmethod
     @abstractmethod
@@ -35,11 +41,23 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def embed(self, batch: Batch) -> dict[str, Tensor]:
-        """The vectors of each view of the batch, with gradient."""
+        """The vectors of each view of the batch, with gradient.
+
+        A row's vector must not depend on the other rows: a gradient cache hands over a few rows of one view
+        at a time.
+        """
 
     @abstractmethod
+    def contrasts(self, embeddings: Embeddings, batch: Batch) -> tuple[Contrast, ...]:
+        """Who is compared with whom, for this rank's anchors; each has the same number of anchors."""
+
     def loss(self, embeddings: Embeddings, batch: Batch) -> Float[Tensor, " A"]:
-        """The loss of each anchor of this rank; the step takes its mean."""
+        """The loss of each anchor of this rank, weighted, over all its contrasts; the step takes its mean."""
+        losses = [
+            weigh(self.objective(contrast), contrast.weights)
+            for contrast in self.contrasts(embeddings, batch)
+        ]
+        return torch.stack(losses).mean(dim=0)
 
     @abstractmethod
     def after_step(self, embeddings: Embeddings, batch: Batch, progress: float) -> None:

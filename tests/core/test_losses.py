@@ -10,7 +10,7 @@ from slow_loops import Options, converted, difference, draw_contrast, leaves, sl
 from torch.nn.functional import cross_entropy, normalize
 
 from retrieval_cl.core.contrast import Bank, Contrast, Part
-from retrieval_cl.core.losses import info_nce, mean_loss
+from retrieval_cl.core.losses import info_nce, weigh
 
 NAMES = [field.name for field in fields(Options)]
 CASES = [(), *((name,) for name in NAMES), *itertools.combinations(NAMES, 2), tuple(NAMES)]
@@ -210,7 +210,7 @@ def test_a_perfect_match_at_the_lowest_temperature_has_loss_0():
 
 def test_the_mean_is_weighted_relative_to_the_mean_weight():
     losses = torch.tensor([1.0, 2.0, 6.0])
-    assert float(mean_loss(losses, None)) == 3.0
-    assert float(mean_loss(losses, torch.tensor([5.0, 5.0, 5.0]))) == pytest.approx(3.0)
-    assert float(mean_loss(losses, torch.tensor([2.0, 0.0, 2.0]))) == pytest.approx(3.5)
-    assert float(mean_loss(losses, torch.zeros(3))) == 0.0
+    assert float(weigh(losses, None).mean()) == 3.0
+    assert float(weigh(losses, torch.tensor([5.0, 5.0, 5.0])).mean()) == pytest.approx(3.0)
+    assert float(weigh(losses, torch.tensor([2.0, 0.0, 2.0])).mean()) == pytest.approx(3.5)
+    assert float(weigh(losses, torch.zeros(3)).mean()) == 0.0

@@ -1,6 +1,7 @@
 """Two processes over gloo do what one does with the whole batch."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from retrieval_cl.core.losses import info_nce
 from retrieval_cl.core.ranks import (
     any_rank,
     average_gradients,
@@ -29,7 +31,7 @@ from retrieval_cl.training.trainer import train
 CPU = torch.device("cpu")
 OPTIONS = {
     "in batch": {},
-    "symmetric": {"symmetric": True},
+    "symmetric": {"objective": partial(info_nce, symmetric=True)},
     "private negatives": {"private_negatives": True},
     "only own negatives": {"in_batch": False},
 }
