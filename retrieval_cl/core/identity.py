@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from retrieval_cl.core.contrast import Bank, Contrast
@@ -23,6 +23,14 @@ class Pairs:
     def where(self, keep: Tensor | slice) -> Pairs:
         """The pairs that `keep` (a mask, an order or a slice) names."""
         return Pairs(self.anchors[keep], self.columns[keep])
+
+    def keys(self, num_columns: int) -> Int64[Tensor, " H"]:
+        """One number a pair; they ascend by anchor, then by column."""
+        return self.anchors * num_columns + self.columns
+
+    def to(self, device: torch.device) -> Pairs:
+        """The pairs on a device; the host does not wait for the copy."""
+        return Pairs(self.anchors.to(device, non_blocking=True), self.columns.to(device, non_blocking=True))
 
     def blocks(self, length: int) -> list[Pairs]:
         """The pairs in blocks of at most `length`; one empty block where there is none."""
@@ -54,6 +62,16 @@ def target_pairs(contrast: Contrast) -> Pairs:
     return Pairs(torch.arange(len(contrast.targets), device=contrast.targets.device), contrast.targets)
 
 
+def positive_pairs(contrast: Contrast, matches: Pairs) -> Pairs:
+    """Each anchor with every column it sees that is its target or carries an id it knows, each pair once."""
+    num_columns = contrast.bank.num_columns
+    keys = torch.unique(matches.keys(num_columns))
+    targets = target_pairs(contrast).keys(num_columns)
+    seen = shared_columns(contrast.bank)[keys % num_columns] | torch.isin(keys, targets)
+    keys = keys[seen | torch.isin(keys, private_candidates(contrast).keys(num_columns))]
+    return Pairs(keys // num_columns, keys % num_columns)
+
+
 def private_negatives(contrast: Contrast, matches: Pairs) -> Pairs:
     """Each anchor with the private columns it names in `own` that are its negatives, each pair once.
 
@@ -61,23 +79,33 @@ def private_negatives(contrast: Contrast, matches: Pairs) -> Pairs:
         contrast: whose `own` is read; columns of shared parts in it are left out.
         matches: the pairs that are no negatives: targets and known ids.
     """
+    num_columns, shared = contrast.bank.num_columns, shared_columns(contrast.bank)
+    keys = private_candidates(contrast).keys(num_columns)
+    barred = matches.where(~shared[matches.columns]).keys(num_columns)
+    keys = keys[~torch.isin(keys, barred)]
+    return Pairs(keys // num_columns, keys % num_columns)
+
+
+def private_candidates(contrast: Contrast) -> Pairs:
+    """Each anchor with the private columns it names in `own`, padding left out, each pair once."""
     bank, own = contrast.bank, contrast.own
     if own is None or all(part.shared for part in bank.parts):
         return Pairs(contrast.targets[:0], contrast.targets[:0])
-    private = torch.cat([torch.full_like(part.ids, not part.shared, dtype=torch.bool) for part in bank.parts])
     anchors, places = (own >= 0).nonzero(as_tuple=True)
     named = Pairs(anchors, own[anchors, places])
-    named = named.where((private & (column_ids(bank) >= 0))[named.columns])
-    barred = matches.where(private[matches.columns])
-    num_columns = bank.num_columns
-    keys = torch.unique(named.anchors * num_columns + named.columns)
-    keys = keys[~torch.isin(keys, barred.anchors * num_columns + barred.columns)]
-    return Pairs(keys // num_columns, keys % num_columns)
+    named = named.where((~shared_columns(bank) & (column_ids(bank) >= 0))[named.columns])
+    keys = torch.unique(named.keys(bank.num_columns))
+    return Pairs(keys // bank.num_columns, keys % bank.num_columns)
 
 
 def column_ids(bank: Bank) -> Int64[Tensor, " C"]:
     """The item id of every column of the bank."""
     return torch.cat([part.ids for part in bank.parts])
+
+
+def shared_columns(bank: Bank) -> Bool[Tensor, " C"]:
+    """Which columns belong to shared parts."""
+    return torch.cat([torch.full_like(part.ids, part.shared, dtype=torch.bool) for part in bank.parts])
 
 
 def join(parts: list[Pairs]) -> Pairs:

@@ -15,6 +15,7 @@ from retrieval_cl.core.identity import (
     column_ids,
     join,
     known_hits,
+    positive_pairs,
     private_negatives,
     target_pairs,
 )
@@ -46,6 +47,10 @@ class Slices:
     values: Int64[Tensor, " H"]
     bounds: list[int]
 
+    def to(self, device: torch.device) -> Slices:
+        """The same on a device; the host does not wait for the copy."""
+        return Slices(self.values.to(device, non_blocking=True), self.bounds)
+
     def of(self, cell: int) -> Int64[Tensor, " n"]:
         """The indices of one cell."""
         return self.values[self.bounds[cell] : self.bounds[cell + 1]]
@@ -59,23 +64,27 @@ class Layout:
         tiles: the column tiles; each lies in one part.
         chunks: first and last + 1 anchor of each chunk.
         num_columns: of the whole bank.
-        targets: each anchor with its target column, sorted by tile.
+        positives: each anchor with its target, or with all its positives; sorted by tile.
+        targets: place of each anchor's target among `positives`.
         private: private negatives of each anchor, sorted by tile.
+        matches: every pair of an anchor with its target or with a column of an id it knows.
     """
 
     tiles: tuple[Tile, ...]
     chunks: tuple[tuple[int, int], ...]
     num_columns: int
-    targets: Pairs
+    positives: Pairs
+    targets: Int64[Tensor, " A"]
     private: Pairs
-    _target_bounds: list[int]
+    matches: Pairs
+    _positive_bounds: list[int]
     _private_bounds: list[int]
     _matches: Slices
     _padding: Slices
 
-    def target_slice(self, tile: int) -> slice:
-        """Where `targets` holds the pairs of a tile."""
-        return slice(self._target_bounds[tile], self._target_bounds[tile + 1])
+    def positive_slice(self, tile: int) -> slice:
+        """Where `positives` holds the pairs of a tile."""
+        return slice(self._positive_bounds[tile], self._positive_bounds[tile + 1])
 
     def private_slice(self, tile: int) -> slice:
         """Where `private` holds the pairs of a tile."""
@@ -91,27 +100,47 @@ class Layout:
 
 
 @torch.no_grad()
-def lay_out(contrast: Contrast, size: TileSize) -> Layout:
-    """Cuts a contrast into tiles and looks up its ids. On a GPU this waits for results; the passes do not."""
-    num_anchors, device = len(contrast.targets), contrast.targets.device
+def lay_out(contrast: Contrast, size: TileSize, *, all_positives: bool = False) -> Layout:
+    """Cuts a contrast into tiles and looks up its ids.
+
+    It works where the ids lie and waits for results there; what it gives lies beside the vectors. Ids on the
+    host therefore cost a GPU no wait.
+
+    Args:
+        contrast: its ids, known ids, targets and own columns lie on one device.
+        size: of a tile.
+        all_positives: every column that carries a known id is a positive; else the target alone is.
+    """
+    num_anchors, home = len(contrast.targets), contrast.anchors.device
     tiles = _cut_bank(contrast.bank, size.columns)
     chunks = tuple((low, min(low + size.rows, num_anchors)) for low in range(0, num_anchors, size.rows))
-    firsts = torch.tensor([tile.first for tile in tiles], device=device)
+    firsts = torch.tensor([tile.first for tile in tiles], device=contrast.targets.device)
     targets = target_pairs(contrast)
     matches = join([targets, known_hits(contrast.known, contrast.bank)])
+    positives = positive_pairs(contrast, matches) if all_positives else targets
+    positives, positive_bounds = _sort_by_tile(positives, firsts)
     private, private_bounds = _sort_by_tile(private_negatives(contrast, matches), firsts)
-    targets, target_bounds = _sort_by_tile(targets, firsts)
     return Layout(
         tiles=tiles,
         chunks=chunks,
         num_columns=contrast.bank.num_columns,
-        targets=targets,
-        private=private,
-        _target_bounds=target_bounds,
+        positives=positives.to(home),
+        targets=_find(targets, positives, num_columns=contrast.bank.num_columns).to(home, non_blocking=True),
+        private=private.to(home),
+        matches=matches.to(home),
+        _positive_bounds=positive_bounds,
         _private_bounds=private_bounds,
-        _matches=_places(matches, tiles=tiles, firsts=firsts, rows=size.rows, num_chunks=len(chunks)),
-        _padding=_padding(contrast.bank, firsts),
+        _matches=_places(matches, tiles=tiles, firsts=firsts, rows=size.rows, num_chunks=len(chunks)).to(
+            home
+        ),
+        _padding=_padding(contrast.bank, firsts).to(home),
     )
+
+
+def _find(wanted: Pairs, pairs: Pairs, *, num_columns: int) -> Int64[Tensor, " A"]:
+    """Where `pairs` holds each of the `wanted`."""
+    keys, order = pairs.keys(num_columns).sort()
+    return order[torch.searchsorted(keys, wanted.keys(num_columns))]
 
 
 def _cut_bank(bank: Bank, width: int) -> tuple[Tile, ...]:

@@ -1,206 +1,165 @@
-"""The two passes over the tiles: sums of logits, then gradients from logits computed again, all in bits."""
+"""The two passes over the tiles: sums over negatives, then gradients from logits computed again."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from retrieval_cl.core.identity import Pairs
 from retrieval_cl.core.layout import Layout, Tile
-from retrieval_cl.core.logsums import RunningSum, add_logs, finite, grouped_log_sum
+from retrieval_cl.core.operands import Limits, Operands, Room
+from retrieval_cl.core.reductions import Accumulator, Reduction
+from retrieval_cl.core.waves import Waves
 
 PAIRS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, eq=False)
-class Operands:
-    """What the matrix products take.
-
-    Attributes:
-        scaled: anchors times scale, in bits, in the dtype of the products.
-        vectors: the vectors of each part, in the dtype they came in.
-        sum_dtype: of logits, sums and gradients.
-    """
-
-    scaled: Float[Tensor, "A D"]
-    vectors: tuple[Tensor, ...]
-    sum_dtype: torch.dtype
-
-
-@dataclass(frozen=True, eq=False)
 class Sums:
-    """What the first pass leaves to the second: private negatives' logits, log-sum-exps of rows and columns.
+    """What the first pass leaves to the second: private negatives' logits, one row of sums a reduction.
 
-    `columns` is empty where the reverse direction was not asked for, and -inf in tiles without a target.
+    `columns` is empty where the reverse direction was not asked for, and has sums over nothing in tiles
+    without a positive.
     """
 
     private: Float[Tensor, " H"]
-    rows: Float[Tensor, " A"]
-    columns: Float[Tensor, " C"]
+    rows: Float[Tensor, "K A"]
+    columns: Float[Tensor, "K C"]
 
 
 @dataclass(frozen=True, eq=False)
-class Slopes:
-    """Gradients of the loss with respect to positive logits and to the log-sum-exps over rows and columns."""
+class Gradients:
+    """Where gradients are summed; None where there is no need.
 
-    positives: Float[Tensor, " A"]
-    rows: Float[Tensor, " A"]
-    columns: Float[Tensor, " C"] | None
+    Attributes:
+        scaled: of the scaled anchors.
+        vectors: of each part of the bank, or of one tile alone.
+        shift: of what is added to every logit.
+    """
+
+    scaled: Float[Tensor, "A D"] | None
+    vectors: list[Tensor | None]
+    shift: Float[Tensor, "1"] | None
 
 
-def sum_up(layout: Layout, operands: Operands, *, symmetric: bool) -> tuple[Float[Tensor, " A"], Sums]:
-    """First pass. Returns the positives' logits, and the sums; over columns only where `symmetric`."""
-    room = _Room.build(layout, operands)
-    new = room.logits.new_empty
-    num_anchors, num_columns = len(operands.scaled), layout.num_columns
-    positives, private = new(num_anchors), new(len(layout.private.anchors))
-    rows = RunningSum.start(num_anchors, like=private)
-    columns = new(num_columns if symmetric else 0).fill_(-torch.inf)
+def positive_logits(layout: Layout, operands: Operands) -> Float[Tensor, " P"]:
+    """The logits of `layout.positives`, in its order, without bias."""
+    found = [
+        _products(operands, tile, layout.positives.where(layout.positive_slice(number)))
+        for number, tile in enumerate(layout.tiles)
+    ]
+    return torch.cat(found)
+
+
+def sum_up(
+    layout: Layout,
+    operands: Operands,
+    *,
+    reductions: Sequence[Reduction],
+    limits: Limits | None,
+    symmetric: bool,
+) -> Sums:
+    """First pass: each reduction over the negatives of every anchor; where `symmetric`, of every column."""
+    room = Room.build(layout, operands, limits)
+    private = _private_logits(layout, operands, limits)
+    rows = [each.start(len(operands.scaled), like=private) for each in reductions]
+    columns = [
+        each.start(layout.num_columns if symmetric else 0, like=private).value() for each in reductions
+    ]
     for number, tile in enumerate(layout.tiles):
-        vectors = _tile_vectors(operands, tile)
-        targets = layout.target_slice(number)
-        pairs = layout.targets.where(targets)
-        positives[pairs.anchors] = _pair_logits(operands, vectors, pairs, first=tile.first)
         if not tile.shared:
-            own = layout.private_slice(number)
-            private[own] = _pair_logits(operands, vectors, layout.private.where(own), first=tile.first)
             continue
-        both = symmetric and targets.start < targets.stop
-        down = RunningSum.start(len(vectors), like=private)
+        vectors = operands.tile_vectors(tile)
+        down = _columns_of(layout, number, reductions, like=private) if symmetric else []
         for chunk, (low, high) in enumerate(layout.chunks):
             logits, scratch = room.tile_logits(number, chunk, vectors)
-            if both:
-                down.add(logits.T, slice(0, len(vectors)), scratch=scratch.T)
-            rows.add(logits, slice(low, high), scratch=logits)
-        if both:
-            columns[tile.first : tile.first + len(vectors)] = down.log()
-    row_logs = add_logs(rows.log(), grouped_log_sum(private, layout.private.anchors, num_groups=num_anchors))
-    if symmetric:
-        seen = layout.private.columns
-        columns = add_logs(columns, grouped_log_sum(private, seen, num_groups=num_columns))
-    return positives, Sums(private, row_logs, columns)
+            for column in down:
+                column.add(logits.T, slice(0, len(vectors)), scratch=scratch.T)
+            for row in rows[:-1]:
+                row.add(logits, slice(low, high), scratch=scratch)
+            rows[-1].add(logits, slice(low, high), scratch=logits)
+        for total, column in zip(columns, down, strict=False):
+            total[tile.first : tile.first + len(vectors)] = column.value()
+    shared = torch.stack([row.value() for row in rows])
+    across = _with_private(reductions, shared, private, layout.private.anchors)
+    down_all = _with_private(reductions, torch.stack(columns), private, layout.private.columns)
+    return Sums(private, across, down_all)
 
 
 def gradients(
     layout: Layout,
     operands: Operands,
-    sums: Sums,
-    slopes: Slopes,
+    private: Float[Tensor, " H"],
     *,
-    needs_anchors: bool,
-    needs_vectors: tuple[bool, ...],
-) -> tuple[Float[Tensor, "A D"], list[Tensor | None]]:
-    """Second pass. Returns gradients of the scaled anchors, and of each part's vectors or None."""
-    room = _Room.build(layout, operands)
-    sums = Sums(sums.private, finite(sums.rows), finite(sums.columns))
-    grad_scaled = torch.zeros_like(operands.scaled, dtype=operands.sum_dtype)
-    grad_parts = [
-        torch.empty_like(part) if needed else None
-        for part, needed in zip(operands.vectors, needs_vectors, strict=True)
-    ]
+    waves: Waves,
+    limits: Limits | None,
+    positive_slopes: Float[Tensor, " P"],
+    found: Gradients,
+) -> None:
+    """Second pass: adds to `found`. `private` holds the private negatives' logits of the first pass."""
+    room = Room.build(layout, operands, limits, spare=waves.num_waves > 2)
     for number, tile in enumerate(layout.tiles):
-        grad_part = grad_parts[tile.part]
-        if grad_part is None and not needs_anchors:
+        grad_part = found.vectors[tile.part]
+        if grad_part is None and found.scaled is None and found.shift is None:
             continue
-        vectors = _tile_vectors(operands, tile)
-        grads = _TileGradients(
-            scaled=grad_scaled if needs_anchors else None,
-            vectors=None if grad_part is None else torch.zeros_like(vectors, dtype=operands.sum_dtype),
-        )
-        pairs = layout.targets.where(layout.target_slice(number))
-        _add_pairs(operands, vectors, pairs, slopes.positives[pairs.anchors], first=tile.first, grads=grads)
+        vectors = operands.tile_vectors(tile)
+        grad_tile = None if grad_part is None else torch.zeros_like(vectors, dtype=operands.sum_dtype)
+        here = Gradients(found.scaled, [grad_tile], found.shift)
+        span = layout.positive_slice(number)
+        _add_pairs(operands, tile, layout.positives.where(span), positive_slopes[span], found=here)
         if tile.shared:
-            _add_shared(layout, operands, sums, slopes, room, number=number, vectors=vectors, grads=grads)
+            _add_shared(layout, operands, room, waves, number=number, vectors=vectors, found=here)
         else:
-            pairs = layout.private.where(layout.private_slice(number))
-            slope = _private_slopes(sums, slopes, pairs, sums.private[layout.private_slice(number)])
-            _add_pairs(operands, vectors, pairs, slope, first=tile.first, grads=grads)
-        if grad_part is not None and grads.vectors is not None:
-            grad_part[tile.start : tile.stop] = grads.vectors
-    return grad_scaled, grad_parts
-
-
-@dataclass(frozen=True, eq=False)
-class _TileGradients:
-    """Where gradients are summed: of all scaled anchors, and of one tile's vectors. None where not needed."""
-
-    scaled: Float[Tensor, "A D"] | None
-    vectors: Float[Tensor, "c D"] | None
-
-
-@dataclass(frozen=True, eq=False)
-class _Room:
-    """Memory for one tile of logits, a second one to compute in, and a third in the dtype of the products."""
-
-    layout: Layout
-    operands: Operands
-    logits: Float[Tensor, " R"]
-    scratch: Float[Tensor, " R"]
-    product: Float[Tensor, " R"]
-
-    @classmethod
-    def build(cls, layout: Layout, operands: Operands) -> _Room:
-        rows = max((high - low for low, high in layout.chunks), default=0)
-        columns = max((tile.stop - tile.start for tile in layout.tiles if tile.shared), default=0)
-        logits = operands.scaled.new_empty(rows * columns, dtype=operands.sum_dtype)
-        same = operands.scaled.dtype == operands.sum_dtype
-        product = logits if same else operands.scaled.new_empty(rows * columns)
-        return cls(layout, operands, logits, torch.empty_like(logits), product)
-
-    def tile_logits(
-        self, number: int, chunk: int, vectors: Float[Tensor, "c D"]
-    ) -> tuple[Float[Tensor, "r c"], Float[Tensor, "r c"]]:
-        """Logits of a tile, -inf where one is no negative's, and room of their shape; until the next call."""
-        low, high = self.layout.chunks[chunk]
-        shape = (high - low, len(vectors))
-        flat = self.logits[: shape[0] * shape[1]]
-        product, logits = self.product[: len(flat)].view(shape), flat.view(shape)
-        torch.mm(self.operands.scaled[low:high], vectors.T, out=product)
-        if product.dtype != logits.dtype:
-            logits.copy_(product)
-        matches, padding = self.layout.matches_of(number, chunk), self.layout.padding_of(number)
-        if len(matches):
-            flat.index_fill_(0, matches, -torch.inf)
-        if len(padding):
-            logits.index_fill_(1, padding, -torch.inf)
-        return logits, self.scratch[: len(flat)].view(shape)
-
-    def factor(self, slope: Float[Tensor, "r c"]) -> Float[Tensor, "r c"]:
-        """The slopes of a tile in the dtype of the products."""
-        if self.product.dtype == slope.dtype:
-            return slope
-        return self.product[: slope.numel()].view(slope.shape).copy_(slope)
+            span = layout.private_slice(number)
+            pairs = layout.private.where(span)
+            _add_pairs(operands, tile, pairs, waves.of_pairs(private[span], pairs), found=here)
+        if grad_part is not None and grad_tile is not None:
+            grad_part[tile.start : tile.stop] = grad_tile
 
 
 def _add_shared(
     layout: Layout,
     operands: Operands,
-    sums: Sums,
-    slopes: Slopes,
-    room: _Room,
+    room: Room,
+    waves: Waves,
     *,
     number: int,
     vectors: Float[Tensor, "c D"],
-    grads: _TileGradients,
+    found: Gradients,
 ) -> None:
-    tile, targets = layout.tiles[number], layout.target_slice(number)
-    span = slice(tile.first, tile.first + len(vectors))
+    tile, grad_tile = layout.tiles[number], found.vectors[0]
+    span = slice(tile.first, tile.first + len(vectors)) if _has_positives(layout, number) else None
     for chunk, (low, high) in enumerate(layout.chunks):
         logits, scratch = room.tile_logits(number, chunk, vectors)
-        both = slopes.columns is not None and targets.start < targets.stop
-        if both:
-            torch.sub(logits, sums.columns[span], out=scratch).exp2_()
-        slope = logits.sub_(sums.rows[low:high, None]).exp2_().mul_(slopes.rows[low:high, None])
-        if both and slopes.columns is not None:
-            slope.addcmul_(scratch, slopes.columns[span])
+        slope = waves.of_tile(logits, scratch, room=room, rows=slice(low, high), columns=span)
+        if found.shift is not None:
+            found.shift.add_(slope.sum())
         factor = room.factor(slope)
-        if grads.scaled is not None:
-            _accumulate(grads.scaled[low:high], factor, vectors)
-        if grads.vectors is not None:
-            _accumulate(grads.vectors, factor.T, operands.scaled[low:high])
+        if found.scaled is not None:
+            _accumulate(found.scaled[low:high], factor, vectors)
+        if grad_tile is not None:
+            _accumulate(grad_tile, factor.T, operands.scaled[low:high])
+
+
+def _add_pairs(
+    operands: Operands, tile: Tile, pairs: Pairs, slopes: Float[Tensor, " n"], *, found: Gradients
+) -> None:
+    grad_tile = found.vectors[0]
+    if found.shift is not None:
+        found.shift.add_(slopes.sum())
+    for block, slope in zip(pairs.blocks(PAIRS_AT_ONCE), slopes.split(PAIRS_AT_ONCE), strict=True):
+        if len(slope) == 0:
+            continue
+        if found.scaled is not None:
+            vectors = operands.pair_vectors(tile, block.columns)
+            found.scaled.index_add_(0, block.anchors, slope[:, None] * vectors)
+        if grad_tile is not None:
+            anchors = operands.scaled[block.anchors]
+            grad_tile.index_add_(0, block.columns - tile.first, slope[:, None] * anchors)
 
 
 def _accumulate(total: Float[Tensor, "m n"], left: Float[Tensor, "m k"], right: Float[Tensor, "k n"]) -> None:
@@ -210,42 +169,54 @@ def _accumulate(total: Float[Tensor, "m n"], left: Float[Tensor, "m k"], right: 
         total.add_(left @ right)
 
 
-def _tile_vectors(operands: Operands, tile: Tile) -> Float[Tensor, "c D"]:
-    return operands.vectors[tile.part][tile.start : tile.stop].to(operands.scaled.dtype)
-
-
-def _pair_logits(
-    operands: Operands, vectors: Float[Tensor, "c D"], pairs: Pairs, *, first: int
-) -> Float[Tensor, " n"]:
+def _products(operands: Operands, tile: Tile, pairs: Pairs) -> Float[Tensor, " n"]:
     logits = [
-        (operands.scaled[block.anchors].to(operands.sum_dtype) * vectors[block.columns - first]).sum(dim=1)
+        (
+            operands.scaled[block.anchors].to(operands.sum_dtype) * operands.pair_vectors(tile, block.columns)
+        ).sum(dim=1)
         for block in pairs.blocks(PAIRS_AT_ONCE)
     ]
     return torch.cat(logits)
 
 
-def _private_slopes(
-    sums: Sums, slopes: Slopes, pairs: Pairs, logits: Float[Tensor, " n"]
-) -> Float[Tensor, " n"]:
-    slope = (logits - sums.rows[pairs.anchors]).exp2() * slopes.rows[pairs.anchors]
-    if slopes.columns is None:
-        return slope
-    return slope + (logits - sums.columns[pairs.columns]).exp2() * slopes.columns[pairs.columns]
+def _private_logits(layout: Layout, operands: Operands, limits: Limits | None) -> Float[Tensor, " H"]:
+    found = [operands.scaled.new_empty(0, dtype=operands.sum_dtype)]
+    for number, tile in enumerate(layout.tiles):
+        if tile.shared:
+            continue
+        pairs = layout.private.where(layout.private_slice(number))
+        logits = _products(operands, tile, pairs)
+        if limits is not None:
+            logits = logits.masked_fill(limits.bars(tile, pairs, logits), -torch.inf)
+        found.append(operands.shifted(logits))
+    return torch.cat(found)
 
 
-def _add_pairs(
-    operands: Operands,
-    vectors: Float[Tensor, "c D"],
-    pairs: Pairs,
-    slopes: Float[Tensor, " n"],
-    *,
-    first: int,
-    grads: _TileGradients,
-) -> None:
-    blocks = zip(pairs.blocks(PAIRS_AT_ONCE), slopes.split(PAIRS_AT_ONCE), strict=True)
-    for block, slope in blocks:
-        columns: Int64[Tensor, " n"] = block.columns - first
-        if grads.scaled is not None:
-            grads.scaled.index_add_(0, block.anchors, slope[:, None] * vectors[columns])
-        if grads.vectors is not None:
-            grads.vectors.index_add_(0, columns, slope[:, None] * operands.scaled[block.anchors])
+def _columns_of(
+    layout: Layout, number: int, reductions: Sequence[Reduction], *, like: Tensor
+) -> list[Accumulator]:
+    if not _has_positives(layout, number):
+        return []
+    tile = layout.tiles[number]
+    return [each.start(tile.stop - tile.start, like=like) for each in reductions]
+
+
+def _has_positives(layout: Layout, number: int) -> bool:
+    span = layout.positive_slice(number)
+    return bool(span.start < span.stop)
+
+
+def _with_private(
+    reductions: Sequence[Reduction],
+    shared: Float[Tensor, "K N"],
+    private: Float[Tensor, " H"],
+    groups: Tensor,
+) -> Float[Tensor, "K N"]:
+    num_groups = shared.shape[1]
+    if num_groups == 0 or len(private) == 0:
+        return shared
+    joined = [
+        each.join(total, each.grouped(private, groups, num_groups=num_groups))
+        for each, total in zip(reductions, shared, strict=True)
+    ]
+    return torch.stack(joined)

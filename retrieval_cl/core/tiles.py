@@ -6,21 +6,26 @@ and computed again in the backward pass (FlashAttention, Dao et al. 2022, sectio
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from retrieval_cl.core.contrast import Contrast
+from retrieval_cl.core.guard import Guard
+from retrieval_cl.core.identity import Pairs, shared_columns
 from retrieval_cl.core.layout import Layout, TileSize, lay_out
-from retrieval_cl.core.passes import Operands, Slopes, Sums, gradients, sum_up
+from retrieval_cl.core.logsums import NATS_PER_BIT
+from retrieval_cl.core.operands import Limits, Operands, guide_scores, in_bits
+from retrieval_cl.core.passes import Gradients, gradients, positive_logits, sum_up
 from retrieval_cl.core.ranks import gather_rows, num_ranks
+from retrieval_cl.core.reductions import LogSum, Reduction
+from retrieval_cl.core.waves import Waves
 
-NATS_PER_BIT = math.log(2.0)
 CPU_TILE = TileSize(rows=1024, columns=1024)
 GPU_TILE = TileSize(rows=4096, columns=4096)
 
@@ -30,131 +35,210 @@ class Comparison:
     """What an objective needs of a contrast, in logits (scaled and biased).
 
     Attributes:
-        positives: the logit of each anchor with its target.
-        negatives: log-sum-exp over the negatives of each anchor; -inf where it has none.
-        reverse: log-sum-exp over the anchors that have this anchor's target column as a negative, or None.
+        pairs: each anchor with its target, or with all its positives.
+        targets: the place of each anchor's target among `pairs`.
+        positives: the logit of each pair.
+        negatives: one row a reduction: over the negatives of each anchor.
+        reverse: one row a reduction: over the anchors of all ranks that have each column as a negative; None
+            where it was not asked for. Says nothing for a column that is in no pair.
+        shared: which columns are seen by all anchors.
     """
 
-    positives: Float[Tensor, " A"]
-    negatives: Float[Tensor, " A"]
-    reverse: Float[Tensor, " A"] | None
+    pairs: Pairs
+    targets: Int64[Tensor, " A"]
+    positives: Float[Tensor, " P"]
+    negatives: Float[Tensor, "K A"]
+    reverse: Float[Tensor, "K C"] | None
+    shared: Bool[Tensor, " C"]
 
 
 def compare(
     contrast: Contrast,
     *,
+    reductions: Sequence[Reduction] = (LogSum(),),
     symmetric: bool = False,
+    all_positives: bool = False,
+    guard: Guard | None = None,
     compute_dtype: torch.dtype | None = None,
     size: TileSize | None = None,
 ) -> Comparison:
     """Scores anchors against the bank, with gradient for anchors, vectors, scale and bias.
 
     One relation serves both directions: column c is a negative of anchor b where b sees c, the id of c is
-    neither -1 nor known to b, and c is not b's target. A shared column is seen by all anchors, a private one
-    by those that name it in `own`.
+    neither -1 nor known to b, c is not b's target, and the guard lets it pass. A shared column is seen by all
+    anchors, a private one by those that name it in `own`.
 
     Args:
-        contrast: anchors and bank on one device. A part without `requires_grad` costs no gradient product.
-        symmetric: also sum over the anchors, for each target column.
+        contrast: anchors and bank on one device, ids on one device, which may be the host. A part without
+            `requires_grad` costs no gradient product.
+        reductions: what is summed over the negatives.
+        symmetric: also sum over the anchors of all ranks, for each column; every rank brings as many columns.
+        all_positives: every column that carries a known id is a positive; else the target alone is.
+        guard: what else is no negative.
         compute_dtype: of the matrix products, e.g. `torch.bfloat16`; sums are float32 all the same. None:
             float32, or float64 for float64 anchors.
         size: of one tile: speed and memory, and rounding. None: what suits the device.
     """
     if size is None:
         size = GPU_TILE if contrast.anchors.is_cuda else CPU_TILE
+    plan = _Plan(
+        layout=lay_out(contrast, size, all_positives=all_positives),
+        reductions=tuple(reductions),
+        symmetric=symmetric,
+        guard=guard,
+        contrast=contrast if guard is not None and guard.by_guide else None,
+        compute_dtype=compute_dtype,
+    )
     vectors = (part.vectors for part in contrast.bank.parts)
     positives, negatives, columns = _Compare.apply(  # type: ignore[no-untyped-call]
-        lay_out(contrast, size),
-        symmetric,
-        compute_dtype,
-        contrast.anchors,
-        contrast.scale,
-        contrast.bias,
-        *vectors,
+        plan, contrast.anchors, contrast.scale, contrast.bias, *vectors
     )
-    if not symmetric:
-        return Comparison(positives, negatives, None)
-    return Comparison(positives, negatives, _over_ranks(columns)[contrast.targets])
+    shared = shared_columns(contrast.bank).to(contrast.anchors.device, non_blocking=True)
+    return Comparison(
+        pairs=plan.layout.positives,
+        targets=plan.layout.targets,
+        positives=positives,
+        negatives=negatives,
+        reverse=sum_over_ranks(columns, shared, reductions=reductions) if symmetric else None,
+        shared=shared,
+    )
 
 
-def _over_ranks(columns: Float[Tensor, " C"]) -> Float[Tensor, " C"]:
-    # Each rank summed over its own anchors.
-    return columns if num_ranks() == 1 else torch.logsumexp(gather_rows(columns[None]), dim=0)
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    layout: Layout
+    reductions: tuple[Reduction, ...]
+    symmetric: bool
+    guard: Guard | None
+    contrast: Contrast | None
+    compute_dtype: torch.dtype | None
+
+    @property
+    def units(self) -> list[float]:
+        return [each.unit for each in self.reductions]
+
+    def limits(self, logits: Float[Tensor, " P"], scale: Float[Tensor, "1"]) -> Limits | None:
+        """The guard at work, from the positives' logits in bits."""
+        if self.guard is None:
+            return None
+        if self.contrast is None:
+            return Limits(self.guard.limits(logits[self.layout.targets], in_bits(scale, logits.dtype)), None)
+        scores = _guide_of_targets(self.contrast, self.layout).to(logits.dtype)
+        return Limits(self.guard.limits(scores, scores.new_ones(1)), self.contrast.guide)
+
+
+def sum_over_ranks(
+    columns: Float[Tensor, "K C"], shared: Bool[Tensor, " C"], *, reductions: Sequence[Reduction]
+) -> Float[Tensor, "K C"]:
+    """Sums over each rank's anchors (nats) become sums over all anchors, with gradient.
+
+    A column that is not `shared` concerns this rank alone and stays as it is.
+    """
+    if num_ranks() == 1:
+        return columns
+    gathered = gather_rows(columns.reshape(1, -1)).view(num_ranks(), *columns.shape)
+    everywhere = [each.over_ranks(gathered[:, k]) for k, each in enumerate(reductions)]
+    return torch.stack(everywhere).where(shared, columns)
 
 
 class _Compare(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        layout: Layout,
-        symmetric: bool,
-        compute_dtype: torch.dtype | None,
+        plan: _Plan,
         anchors: Float[Tensor, "A D"],
         scale: Float[Tensor, "1"],
         bias: Float[Tensor, "1"] | None,
         *vectors: Float[Tensor, "_ D"],
-    ) -> tuple[Float[Tensor, " A"], Float[Tensor, " A"], Float[Tensor, " C"]]:
-        operands = _operands(anchors, scale, vectors, compute_dtype=compute_dtype)
-        positives, sums = sum_up(layout, operands, symmetric=symmetric)
-        ctx.layout, ctx.symmetric, ctx.compute_dtype = layout, symmetric, compute_dtype
-        ctx.save_for_backward(anchors, scale, sums.private, sums.rows, sums.columns, *vectors)
-        # A bias shifts every logit alike, so it passes through a log-sum-exp.
-        shift = 0.0 if bias is None else bias.to(positives.dtype)
-        rows, columns = sums.rows * NATS_PER_BIT + shift, sums.columns * NATS_PER_BIT + shift
-        return positives * NATS_PER_BIT + shift, rows, columns
+    ) -> tuple[Float[Tensor, " P"], Float[Tensor, "K A"], Float[Tensor, "K C"]]:
+        operands = Operands.build(anchors, scale, bias, vectors, compute_dtype=plan.compute_dtype)
+        logits = positive_logits(plan.layout, operands)
+        limits = plan.limits(logits, scale)
+        sums = sum_up(
+            plan.layout, operands, reductions=plan.reductions, limits=limits, symmetric=plan.symmetric
+        )
+        ctx.plan, ctx.limits = plan, limits
+        ctx.save_for_backward(anchors, scale, bias, sums.private, sums.rows, sums.columns, *vectors)
+        units = logits.new_tensor(plan.units)[:, None]
+        return operands.shifted(logits) * NATS_PER_BIT, sums.rows * units, sums.columns * units
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: Any,
-        grad_positives: Float[Tensor, " A"],
-        grad_rows: Float[Tensor, " A"],
-        grad_columns: Float[Tensor, " C"],
+        grad_positives: Float[Tensor, " P"],
+        grad_rows: Float[Tensor, "K A"],
+        grad_columns: Float[Tensor, "K C"],
     ) -> tuple[Tensor | None, ...]:
-        anchors, scale, private, rows, columns, *vectors = ctx.saved_tensors
-        needs_anchors, needs_scale, needs_bias, *needs_vectors = ctx.needs_input_grad[3:]
+        plan: _Plan = ctx.plan
+        anchors, scale, bias, private, rows, columns, *vectors = ctx.saved_tensors
+        needs_anchors, needs_scale, needs_bias, *needs_vectors = ctx.needs_input_grad[1:]
+        units = rows.new_tensor(plan.units)[:, None]
         # What was summed over nothing is a constant.
         grad_rows = grad_rows.where(rows > -torch.inf, 0.0)
         grad_columns = grad_columns.where(columns > -torch.inf, 0.0)
+        shift_slopes = [each.shift_slope for each in plan.reductions]
+        waves = Waves.build(
+            plan.reductions,
+            rows=(rows, grad_rows * units),
+            columns=(columns, grad_columns * units) if plan.symmetric else None,
+        )
         # Autocast would take the products of one half precision to the other.
         with torch.autocast(anchors.device.type, enabled=False):
-            operands = _operands(anchors, scale, tuple(vectors), compute_dtype=ctx.compute_dtype)
-            slopes = Slopes(
-                positives=grad_positives * NATS_PER_BIT,
-                rows=grad_rows * NATS_PER_BIT,
-                columns=grad_columns * NATS_PER_BIT if ctx.symmetric else None,
-            )
-            grad_scaled, grad_vectors = gradients(
-                ctx.layout,
+            operands = Operands.build(anchors, scale, bias, tuple(vectors), compute_dtype=plan.compute_dtype)
+            found = _room_for_gradients(
                 operands,
-                Sums(private, rows, columns),
-                slopes,
                 needs_anchors=needs_anchors or needs_scale,
-                needs_vectors=tuple(needs_vectors),
+                needs_shift=needs_bias and None in shift_slopes,
+                needs_vectors=needs_vectors,
+            )
+            gradients(
+                plan.layout,
+                operands,
+                private,
+                waves=waves,
+                limits=ctx.limits,
+                positive_slopes=grad_positives * NATS_PER_BIT,
+                found=found,
             )
         grad_anchors = grad_scale = grad_bias = None
-        if needs_anchors:
-            grad_anchors = (grad_scaled * _bits(scale, grad_scaled.dtype)).to(anchors.dtype)
-        if needs_scale:
+        if needs_anchors and found.scaled is not None:
+            grad_anchors = (found.scaled * in_bits(scale, found.scaled.dtype)).to(anchors.dtype)
+        if needs_scale and found.scaled is not None:
             # The tiles saw scale * anchors: that gradient holds the scale's, without a pass over the tiles.
-            per_row = (grad_scaled * anchors.to(grad_scaled.dtype)).sum(dim=1)
+            per_row = (found.scaled * anchors.to(found.scaled.dtype)).sum(dim=1)
             grad_scale = (per_row.sum(dtype=torch.float64) / NATS_PER_BIT).to(scale.dtype).reshape(1)
-        if needs_bias:
-            grad_bias = (grad_positives.sum() + grad_rows.sum() + grad_columns.sum()).reshape(1)
-        return None, None, None, grad_anchors, grad_scale, grad_bias, *grad_vectors
+        if found.shift is not None:
+            grad_bias = (found.shift / NATS_PER_BIT).to(bias.dtype)
+        elif needs_bias:
+            known = grad_rows.new_tensor(shift_slopes)
+            across = (known * grad_rows.sum(dim=1)).sum() + (known * grad_columns.sum(dim=1)).sum()
+            grad_bias = (grad_positives.sum() + across).to(bias.dtype).reshape(1)
+        return None, grad_anchors, grad_scale, grad_bias, *found.vectors
 
 
-def _operands(
-    anchors: Float[Tensor, "A D"],
-    scale: Float[Tensor, "1"],
-    vectors: tuple[Tensor, ...],
-    *,
-    compute_dtype: torch.dtype | None,
-) -> Operands:
-    sum_dtype = torch.float64 if anchors.dtype == torch.float64 else torch.float32
-    scaled = anchors.to(sum_dtype) * _bits(scale, sum_dtype)
-    return Operands(scaled.to(compute_dtype or sum_dtype), vectors, sum_dtype)
+def _room_for_gradients(
+    operands: Operands, *, needs_anchors: bool, needs_shift: bool, needs_vectors: Sequence[bool]
+) -> Gradients:
+    scaled = operands.scaled
+    vectors = [
+        torch.empty_like(part) if needed else None
+        for part, needed in zip(operands.vectors, needs_vectors, strict=True)
+    ]
+    return Gradients(
+        scaled=torch.zeros_like(scaled, dtype=operands.sum_dtype) if needs_anchors else None,
+        vectors=vectors,
+        shift=scaled.new_zeros(1, dtype=torch.float64) if needs_shift else None,
+    )
 
 
-def _bits(scale: Float[Tensor, "1"], dtype: torch.dtype) -> Float[Tensor, "1"]:
-    return scale.to(dtype) / NATS_PER_BIT
+def _guide_of_targets(contrast: Contrast, layout: Layout) -> Float[Tensor, " A"]:
+    """The guide's score of each anchor with its target."""
+    assert contrast.guide is not None, "a guard by guide needs a contrast with a guide"
+    columns = layout.positives.columns[layout.targets]
+    scores = contrast.guide.anchors.new_empty(len(columns), dtype=torch.float32)
+    for number, (part, first) in enumerate(zip(contrast.bank.parts, contrast.bank.starts, strict=True)):
+        anchors = ((columns >= first) & (columns < first + len(part.ids))).nonzero().squeeze(1)
+        rows = columns[anchors] - first
+        scores[anchors] = guide_scores(contrast.guide, number, anchors=anchors, rows=rows)
+    return scores

@@ -43,7 +43,7 @@ def test_the_targets_of_a_tile_lie_in_it():
     layout = lay_out(contrast, TileSize(3, 4))
     total = 0
     for number, tile in enumerate(layout.tiles):
-        pairs = layout.targets.where(layout.target_slice(number))
+        pairs = layout.positives.where(layout.positive_slice(number))
         assert bool(((pairs.columns >= tile.first) & (pairs.columns < tile.first + 4)).all())
         assert torch.equal(contrast.targets[pairs.anchors], pairs.columns)
         total += len(pairs.anchors)

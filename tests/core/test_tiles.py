@@ -16,8 +16,8 @@ EVERYTHING = Options(*[True] * 9)
 
 def values(contrast, *, symmetric=True, **arguments):
     compared = compare(contrast, symmetric=symmetric, **arguments)
-    found = [compared.positives, compared.negatives]
-    return found if compared.reverse is None else [*found, compared.reverse]
+    found = [compared.positives[compared.targets], compared.negatives[0]]
+    return found if compared.reverse is None else [*found, compared.reverse[0, contrast.targets]]
 
 
 def gradients(contrast, **arguments):
@@ -123,7 +123,7 @@ def test_a_sum_over_nothing_is_a_constant():
     # Anchor 0 knows every id of the bank, anchor 1 does not.
     known = torch.tensor([[0, 1], [0, -1]])
     contrast = Contrast(torch.eye(3)[:2], known, bank, torch.tensor([0, 1]), torch.ones(1), bias=bias)
-    negatives = compare(contrast).negatives
+    negatives = compare(contrast).negatives[0]
     assert negatives.tolist() == [-torch.inf, 0.0]
     assert torch.autograd.grad(negatives.sum(), bias)[0].tolist() == [1.0]
 
