@@ -41,6 +41,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[cpu,dev]'
 	touch $@
 
+$(VENV)/.installed-kernels: $(VENV)/.installed-dev
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[cpu,dev,kernels]'
+	touch $@
+
 $(VENV)/.installed-bench: $(VENV)/.installed-dev
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[cpu,dev,bench]'
 	touch $@

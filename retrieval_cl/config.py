@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import Field, ValidationError
@@ -237,7 +237,9 @@ def _keys_of(key: Key) -> list[str]:
     model: Any = RunConfig
     for name in key:
         field = getattr(model, "model_fields", {}).get(name)
-        model = None if field is None else field.annotation
+        kinds = () if field is None else (field.annotation, *get_args(field.annotation))
+        # A section that may be null is a union.
+        model = next((kind for kind in kinds if hasattr(kind, "model_fields")), None)
     return list(getattr(model, "model_fields", {}))
 
 

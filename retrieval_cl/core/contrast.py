@@ -16,11 +16,13 @@ class Part:
         vectors: the candidates; unit rows where cosine is meant.
         ids: item id of each row; -1 is nobody's candidate (padding, an unfilled slot).
         shared: False means that a row is seen only by anchors that name its column in `Contrast.own`.
+        name: what it is, for messages.
     """
 
     vectors: Float[Tensor, "C D"]
     ids: Int64[Tensor, " C"]
     shared: bool = True
+    name: str = "bank"
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +51,7 @@ class Guide:
     """A second model's vectors for anchors and each part of the bank: a guard against false negatives."""
 
     anchors: Float[Tensor, "A G"]
-    bank: tuple[Float[Tensor, "C G"], ...]
+    bank: tuple[Float[Tensor, "_ G"], ...]
 
 
 @dataclass(frozen=True, eq=False)

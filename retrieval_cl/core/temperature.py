@@ -1,4 +1,4 @@
-"""The scale of the logits, 1 / temperature: fixed or learned."""
+"""The scale of the logits, 1 / temperature, fixed or learned; and the bias of the sigmoid objective."""
 
 from __future__ import annotations
 
@@ -33,3 +33,12 @@ class Temperature(nn.Module):
     def limit(self) -> None:
         """Moves the parameter back into its range after an optimiser step: outside its gradient stays 0."""
         self.log_scale.clamp_(*self._range)
+
+
+class Bias(nn.Module):
+    """Holds what is added to every logit, a parameter of shape [1] (SigLIP, Zhai et al. 2023, eq. 1)."""
+
+    def __init__(self, start: float) -> None:
+        """Starts at `start`: far below 0, as nearly all pairs are negatives."""
+        super().__init__()
+        self.value = nn.Parameter(torch.tensor([start]))

@@ -11,7 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from retrieval_cl.core.contrast import Contrast
+from retrieval_cl.core.guard import Guard
 from retrieval_cl.core.losses import Objective, weigh
+from retrieval_cl.core.statistics import Statistics, measure
 from retrieval_cl.core.views import Batch
 from retrieval_cl.methods.config import MethodConfig
 
@@ -29,10 +31,12 @@ class Method(nn.Module, ABC):
     Attributes:
         views: the kinds of view it takes. The first two are an anchor and its positive, row by row.
         objective: makes a loss per anchor of a contrast.
+        guard: what it ignores as likely positives.
     """
 
     views: ClassVar[tuple[str, ...]]
     objective: Objective
+    guard: Guard | None = None
 
     @classmethod
     @abstractmethod
@@ -58,6 +62,10 @@ class Method(nn.Module, ABC):
             for contrast in self.contrasts(embeddings, batch)
         ]
         return torch.stack(losses).mean(dim=0)
+
+    def describe(self, embeddings: Embeddings, batch: Batch) -> Statistics:
+        """What monitors want to know of this step's first contrast. Every rank must ask."""
+        return measure(self.contrasts(embeddings, batch)[0], guard=self.guard)
 
     @abstractmethod
     def after_step(self, embeddings: Embeddings, batch: Batch, progress: float) -> None:

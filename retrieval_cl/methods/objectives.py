@@ -6,11 +6,42 @@ from functools import partial
 
 import torch
 
-from retrieval_cl.core.losses import Objective, info_nce
+from retrieval_cl.core.guard import Guard
+from retrieval_cl.core.losses import Objective, info_nce, sigmoid
+from retrieval_cl.core.matryoshka import matryoshka
+from retrieval_cl.core.temperature import Bias
 from retrieval_cl.methods.config import MethodConfig
 
 
 def build_objective(config: MethodConfig) -> Objective:
     """A function from a contrast to a loss per anchor."""
     compute_dtype = torch.bfloat16 if config.loss_precision == "bf16" else None
-    return partial(info_nce, symmetric=config.symmetric, compute_dtype=compute_dtype)
+    guard = build_guard(config)
+    whole: Objective
+    if config.objective == "sigmoid":
+        assert config.positives != "mean", "refused by the settings"
+        whole = partial(sigmoid, positives=config.positives, guard=guard, compute_dtype=compute_dtype)
+    else:
+        whole = partial(
+            info_nce,
+            symmetric=config.symmetric,
+            positives=config.positives,
+            decoupled=config.decoupled,
+            hardness=config.hardness,
+            debias=config.debias,
+            guard=guard,
+            compute_dtype=compute_dtype,
+        )
+    if config.matryoshka is None:
+        return whole
+    return matryoshka(whole, dims=config.matryoshka.dims, weights=config.matryoshka.weights)
+
+
+def build_guard(config: MethodConfig) -> Guard | None:
+    """The guard against false negatives, where one is set."""
+    return None if config.guard is None else Guard(fraction=config.guard.fraction, margin=config.guard.margin)
+
+
+def build_bias(config: MethodConfig) -> Bias | None:
+    """What is added to every logit, for an objective that has such a thing."""
+    return Bias(config.bias) if config.objective == "sigmoid" else None
