@@ -67,7 +67,6 @@ class Layout:
         positives: each anchor with its target, or with all its positives; sorted by tile.
         targets: place of each anchor's target among `positives`.
         private: private negatives of each anchor, sorted by tile.
-        matches: every pair of an anchor with its target or with a column of an id it knows.
     """
 
     tiles: tuple[Tile, ...]
@@ -76,11 +75,19 @@ class Layout:
     positives: Pairs
     targets: Int64[Tensor, " A"]
     private: Pairs
-    matches: Pairs
     _positive_bounds: list[int]
     _private_bounds: list[int]
     _matches: Slices
     _padding: Slices
+
+    @property
+    def shared_tiles(self) -> list[int]:
+        """Numbers of the tiles of shared parts."""
+        return [number for number, tile in enumerate(self.tiles) if tile.shared]
+
+    def has_positives(self, tile: int) -> bool:
+        """Whether any of `positives` lies in a tile."""
+        return self._positive_bounds[tile] < self._positive_bounds[tile + 1]
 
     def positive_slice(self, tile: int) -> slice:
         """Where `positives` holds the pairs of a tile."""
@@ -127,7 +134,6 @@ def lay_out(contrast: Contrast, size: TileSize, *, all_positives: bool = False) 
         positives=positives.to(home),
         targets=_find(targets, positives, num_columns=contrast.bank.num_columns).to(home, non_blocking=True),
         private=private.to(home),
-        matches=matches.to(home),
         _positive_bounds=positive_bounds,
         _private_bounds=private_bounds,
         _matches=_places(matches, tiles=tiles, firsts=firsts, rows=size.rows, num_chunks=len(chunks)).to(

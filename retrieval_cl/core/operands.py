@@ -41,7 +41,7 @@ class Operands:
         compute_dtype: torch.dtype | None,
     ) -> Operands:
         """Sums are float64 for float64 anchors, else float32; products too, unless `compute_dtype` says."""
-        sum_dtype = torch.float64 if anchors.dtype == torch.float64 else torch.float32
+        sum_dtype = sum_dtype_of(anchors)
         scaled = anchors.to(sum_dtype) * in_bits(scale, sum_dtype)
         shift = None if bias is None else in_bits(bias, sum_dtype)
         return cls(scaled.to(compute_dtype or sum_dtype), vectors, shift, sum_dtype)
@@ -126,11 +126,8 @@ class Room:
         low, high = self.layout.chunks[chunk]
         shape = (high - low, len(vectors))
         flat = self.logits[: shape[0] * shape[1]]
-        product, logits = self.product[: len(flat)].view(shape), flat.view(shape)
-        scratch = self.scratch[: len(flat)].view(shape)
-        torch.mm(self.operands.scaled[low:high], vectors.T, out=product)
-        if product.dtype != logits.dtype:
-            logits.copy_(product)
+        logits, scratch = flat.view(shape), self.scratch[: len(flat)].view(shape)
+        self._multiply(self.operands.scaled[low:high], vectors.T, out=logits)
         matches, padding = self.layout.matches_of(number, chunk), self.layout.padding_of(number)
         if len(matches):
             flat.index_fill_(0, matches, -torch.inf)
@@ -148,11 +145,26 @@ class Room:
         """The spare memory in the shape of a tile."""
         return self.spare[: logits.numel()].view(logits.shape)
 
+    def product_like(self, logits: Float[Tensor, "r c"]) -> Float[Tensor, "r c"]:
+        """Memory in the dtype of the products and the shape of a tile; `logits` itself where dtypes agree."""
+        return self.product[: logits.numel()].view(logits.shape)
+
     def factor(self, slope: Float[Tensor, "r c"]) -> Float[Tensor, "r c"]:
         """The slopes of a tile in the dtype of the products."""
         if self.product.dtype == slope.dtype:
             return slope
-        return self.product[: slope.numel()].view(slope.shape).copy_(slope)
+        return self.product_like(slope).copy_(slope)
+
+    def _multiply(
+        self, left: Float[Tensor, "r D"], right: Float[Tensor, "D c"], *, out: Float[Tensor, "r c"]
+    ) -> None:
+        if left.dtype == out.dtype:
+            torch.mm(left, right, out=out)
+        elif out.is_cuda:
+            torch.ops.aten.mm.dtype_out(left, right, out.dtype, out=out)
+        else:
+            # The CPU's library rounds products to the dtype of the factors.
+            out.copy_(torch.mm(left, right, out=self.product_like(out)))
 
     def _ignore(
         self,
@@ -171,6 +183,21 @@ class Room:
         above = self.above[: logits.numel()].view(logits.shape)
         torch.gt(scores, limits.values[rows[0] : rows[1], None], out=above)
         logits.masked_fill_(above, -torch.inf)
+
+
+def sum_dtype_of(anchors: Float[Tensor, "A D"]) -> torch.dtype:
+    """The dtype of sums over these anchors' logits."""
+    return torch.float64 if anchors.dtype == torch.float64 else torch.float32
+
+
+def accumulate(total: Float[Tensor, "m n"], left: Float[Tensor, "m k"], right: Float[Tensor, "k n"]) -> None:
+    """Adds a product to a sum that may have a wider dtype."""
+    if total.dtype == left.dtype:
+        total.addmm_(left, right)
+    elif total.is_cuda:
+        torch.ops.aten.addmm.dtype_out(total, left, right, total.dtype, out=total)
+    else:
+        total.add_(left @ right)
 
 
 def guide_scores(

@@ -16,18 +16,17 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from retrieval_cl.core.contrast import Contrast
+from retrieval_cl.core.engine import Demand, Engine, Task
+from retrieval_cl.core.engines import choose_engine
 from retrieval_cl.core.guard import Guard
 from retrieval_cl.core.identity import Pairs, shared_columns
 from retrieval_cl.core.layout import Layout, TileSize, lay_out
 from retrieval_cl.core.logsums import NATS_PER_BIT
-from retrieval_cl.core.operands import Limits, Operands, guide_scores, in_bits
-from retrieval_cl.core.passes import Gradients, gradients, positive_logits, sum_up
+from retrieval_cl.core.operands import Limits, Operands, guide_scores, in_bits, sum_dtype_of
+from retrieval_cl.core.passes import add_gradients, positive_logits, sum_up
 from retrieval_cl.core.ranks import gather_rows, num_ranks
 from retrieval_cl.core.reductions import LogSum, Reduction
 from retrieval_cl.core.waves import Waves
-
-CPU_TILE = TileSize(rows=1024, columns=1024)
-GPU_TILE = TileSize(rows=4096, columns=4096)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,9 +78,20 @@ def compare(
             float32, or float64 for float64 anchors.
         size: of one tile: speed and memory, and rounding. None: what suits the device.
     """
+    device, sum_dtype = contrast.anchors.device, sum_dtype_of(contrast.anchors)
+    demand = Demand(
+        reductions=tuple(reductions),
+        dim=contrast.anchors.shape[1],
+        dtype=compute_dtype or sum_dtype,
+        sum_dtype=sum_dtype,
+        guarded=guard is not None,
+        biased=contrast.bias is not None,
+    )
+    engine = choose_engine(demand, device)
     if size is None:
-        size = GPU_TILE if contrast.anchors.is_cuda else CPU_TILE
+        size = engine.tile_size(device, len(contrast.targets))
     plan = _Plan(
+        engine=engine,
         layout=lay_out(contrast, size, all_positives=all_positives),
         reductions=tuple(reductions),
         symmetric=symmetric,
@@ -106,6 +116,7 @@ def compare(
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
+    engine: type[Engine]
     layout: Layout
     reductions: tuple[Reduction, ...]
     symmetric: bool
@@ -116,6 +127,9 @@ class _Plan:
     @property
     def units(self) -> list[float]:
         return [each.unit for each in self.reductions]
+
+    def start(self, operands: Operands, limits: Limits | None) -> Engine:
+        return self.engine(Task(self.layout, operands, self.reductions, limits, self.symmetric))
 
     def limits(self, logits: Float[Tensor, " P"], scale: Float[Tensor, "1"]) -> Limits | None:
         """The guard at work, from the positives' logits in bits."""
@@ -154,9 +168,7 @@ class _Compare(torch.autograd.Function):
         operands = Operands.build(anchors, scale, bias, vectors, compute_dtype=plan.compute_dtype)
         logits = positive_logits(plan.layout, operands)
         limits = plan.limits(logits, scale)
-        sums = sum_up(
-            plan.layout, operands, reductions=plan.reductions, limits=limits, symmetric=plan.symmetric
-        )
+        sums = sum_up(plan.start(operands, limits))
         ctx.plan, ctx.limits = plan, limits
         ctx.save_for_backward(anchors, scale, bias, sums.private, sums.rows, sums.columns, *vectors)
         units = logits.new_tensor(plan.units)[:, None]
@@ -186,50 +198,38 @@ class _Compare(torch.autograd.Function):
         # Autocast would take the products of one half precision to the other.
         with torch.autocast(anchors.device.type, enabled=False):
             operands = Operands.build(anchors, scale, bias, tuple(vectors), compute_dtype=plan.compute_dtype)
-            found = _room_for_gradients(
-                operands,
-                needs_anchors=needs_anchors or needs_scale,
-                needs_shift=needs_bias and None in shift_slopes,
-                needs_vectors=needs_vectors,
+            new = operands.scaled.new_zeros
+            grad_scaled = (
+                new(anchors.shape, dtype=operands.sum_dtype) if needs_anchors or needs_scale else None
             )
-            gradients(
-                plan.layout,
-                operands,
-                private,
-                waves=waves,
-                limits=ctx.limits,
+            grad_shift = new(1, dtype=torch.float64) if needs_bias and None in shift_slopes else None
+            grad_vectors = [
+                torch.empty_like(part) if needed else None
+                for part, needed in zip(vectors, needs_vectors, strict=True)
+            ]
+            add_gradients(
+                plan.start(operands, ctx.limits),
+                waves,
+                private=private,
                 positive_slopes=grad_positives * NATS_PER_BIT,
-                found=found,
+                scaled=grad_scaled,
+                vectors=grad_vectors,
+                shift=grad_shift,
             )
         grad_anchors = grad_scale = grad_bias = None
-        if needs_anchors and found.scaled is not None:
-            grad_anchors = (found.scaled * in_bits(scale, found.scaled.dtype)).to(anchors.dtype)
-        if needs_scale and found.scaled is not None:
+        if needs_anchors and grad_scaled is not None:
+            grad_anchors = (grad_scaled * in_bits(scale, grad_scaled.dtype)).to(anchors.dtype)
+        if needs_scale and grad_scaled is not None:
             # The tiles saw scale * anchors: that gradient holds the scale's, without a pass over the tiles.
-            per_row = (found.scaled * anchors.to(found.scaled.dtype)).sum(dim=1)
+            per_row = (grad_scaled * anchors.to(grad_scaled.dtype)).sum(dim=1)
             grad_scale = (per_row.sum(dtype=torch.float64) / NATS_PER_BIT).to(scale.dtype).reshape(1)
-        if found.shift is not None:
-            grad_bias = (found.shift / NATS_PER_BIT).to(bias.dtype)
+        if grad_shift is not None:
+            grad_bias = (grad_shift / NATS_PER_BIT).to(bias.dtype)
         elif needs_bias:
             known = grad_rows.new_tensor(shift_slopes)
             across = (known * grad_rows.sum(dim=1)).sum() + (known * grad_columns.sum(dim=1)).sum()
             grad_bias = (grad_positives.sum() + across).to(bias.dtype).reshape(1)
-        return None, grad_anchors, grad_scale, grad_bias, *found.vectors
-
-
-def _room_for_gradients(
-    operands: Operands, *, needs_anchors: bool, needs_shift: bool, needs_vectors: Sequence[bool]
-) -> Gradients:
-    scaled = operands.scaled
-    vectors = [
-        torch.empty_like(part) if needed else None
-        for part, needed in zip(operands.vectors, needs_vectors, strict=True)
-    ]
-    return Gradients(
-        scaled=torch.zeros_like(scaled, dtype=operands.sum_dtype) if needs_anchors else None,
-        vectors=vectors,
-        shift=scaled.new_zeros(1, dtype=torch.float64) if needs_shift else None,
-    )
+        return None, grad_anchors, grad_scale, grad_bias, *grad_vectors
 
 
 def _guide_of_targets(contrast: Contrast, layout: Layout) -> Float[Tensor, " A"]:

@@ -39,7 +39,7 @@ class Waves:
     ) -> Waves:
         """From (sums, gains) of rows and, in the symmetric case, of columns."""
         moving = [number for number, each in enumerate(reductions) if each.differentiable]
-        kept = torch.tensor(moving, device=rows[0].device)
+        kept = torch.tensor(moving, dtype=torch.int64, device=rows[0].device)
         across = [values.index_select(0, kept) for values in rows]
         down = [across[0][:, :0], None] if columns is None else [v.index_select(0, kept) for v in columns]
         assert down[0] is not None
@@ -49,6 +49,12 @@ class Waves:
     def num_waves(self) -> int:
         """Waves of a tile that has both directions."""
         return len(self.reductions) * (1 if self.column_gains is None else 2)
+
+    def columns_of(self, span: slice) -> tuple[Tensor | None, Tensor | None]:
+        """Sums and gains of some columns, one row a reduction; None, None for one direction only."""
+        if self.column_gains is None:
+            return None, None
+        return self.columns[:, span], self.column_gains[:, span]
 
     def of_tile(
         self,
@@ -69,6 +75,8 @@ class Waves:
                 (each, self.columns[k, columns], self.column_gains[k, columns])
                 for k, each in enumerate(self.reductions)
             ]
+        if not waves:
+            return logits.zero_()
         # The last wave may overwrite the logits, so that two directions need no memory of a third tile.
         *others, (last, values, gains) = waves
         if not others:
