@@ -154,3 +154,19 @@ def test_other_precision_leaves_ids_whole():
     queue.push(torch.ones(1, 3), torch.tensor([2**53 + 1]))
     assert queue.vectors.dtype == torch.bfloat16
     assert queue.ids.tolist() == [2**53 + 1, -1] and queue.pushed.dtype == torch.int64
+
+
+@pytest.mark.gpu
+def test_push_on_a_gpu_waits_for_nothing_and_allocates_nothing():
+    queue, rows = Queue(7, 3).cuda(), [x.cuda() for x in rows_from(0, 5)]
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(4):
+            queue.push(*rows)
+            queue.part()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.cuda.max_memory_allocated() == before
+    assert queue.filled == 7 and queue.pushed.tolist() == [20]
