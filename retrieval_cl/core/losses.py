@@ -128,9 +128,7 @@ class _Rule:
     """Turns a positive's logit and the sums over its negatives into a loss."""
 
     def __init__(self, contrast: Contrast, *, decoupled: bool, hardness: float, debias: float) -> None:
-        shift = 0.0 if contrast.bias is None else contrast.bias.detach()
-        # The logit of a negative that points away from the anchor.
-        self._lowest = shift - contrast.scale.detach()
+        self._scale, self._bias = contrast.scale, contrast.bias
         self._decoupled, self._hardness, self._debias = decoupled, hardness, debias
 
     def loss(
@@ -161,9 +159,13 @@ class _Rule:
     def _corrected(
         self, total: Float[Tensor, " H"], count: Float[Tensor, " H"], mean_positives: Float[Tensor, " H"]
     ) -> Float[Tensor, " H"]:
-        lowest = count + self._lowest
+        # The logit of a negative that points away from the anchor.
+        opposite = -self._scale.to(total.dtype)
+        if self._bias is not None:
+            opposite = opposite + self._bias.to(total.dtype)
+        lowest = count + opposite
         excess = math.log(self._debias) + count + mean_positives - total
-        # Below the floor nothing depends on the logits: keep the unused branch finite for its gradient.
+        # Below the floor nothing depends on the negatives: keep the unused branch finite for its gradient.
         safe = excess < 0
         left = total + torch.log(-torch.expm1(excess.where(safe, -1.0))) - math.log1p(-self._debias)
         return torch.maximum(left.where(safe, lowest), lowest)

@@ -7,13 +7,15 @@ the gradient of the mean over all anchors, with no factor of the world size anyw
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
+
+from retrieval_cl.core.errors import InputError
 
 BUCKET_NUMBERS = 16_000_000
 
@@ -57,6 +59,37 @@ def any_rank(flag: bool, *, device: torch.device) -> bool:
     value = torch.tensor([int(flag)], device=device)
     dist.all_reduce(value, op=dist.ReduceOp.MAX)
     return bool(value.item())
+
+
+def min_over_ranks(values: Sequence[int], *, device: torch.device) -> list[int]:
+    """The least of each value over all ranks; every rank must ask. On a GPU this waits for the device."""
+    if num_ranks() == 1:
+        return list(values)
+    least = torch.tensor(values, device=device)
+    dist.all_reduce(least, op=dist.ReduceOp.MIN)
+    found: list[int] = least.tolist()
+    return found
+
+
+def refuse_uneven(rows: Mapping[str, int], *, device: torch.device) -> None:
+    """Raises InputError, on all ranks, where they bring different numbers of rows to a step.
+
+    A gather of uneven rows hangs or mixes them up, and the mean over ranks would weigh anchors unequally. The
+    loop asks before each step, where it costs one small all-reduce and no wait: the step before ended with
+    the ranks agreeing to go on (`any_rank`), so the device has nothing left to do.
+
+    Args:
+        rows: kind of view -> rows of this rank; of the same kinds on all ranks.
+        device: where ranks talk to each other.
+    """
+    counts = list(rows.values())
+    least = min_over_ranks([*counts, *(-count for count in counts)], device=device)
+    for kind, low, high in zip(rows, least, least[len(counts) :], strict=False):
+        if low != -high:
+            raise InputError(
+                f"ranks bring {low} to {-high} rows of view '{kind}' to a step (this one {rows[kind]}); "
+                "each must bring as many: the data source has to drop or fill up an uneven last batch"
+            )
 
 
 @torch.no_grad()

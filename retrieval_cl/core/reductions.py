@@ -115,7 +115,8 @@ class LogSum(Reduction):
         torch.sub(logits, finite(values) / self.exponent, out=out)
         if self.exponent == 1.0:
             return out.exp2_()
-        return out.mul_(self.exponent).exp2_().mul_(self.exponent)
+        # No logit exceeds its sum, but the sum's rounding, where it is huge, may say so by far.
+        return out.clamp_max_(0.0).mul_(self.exponent).exp2_().mul_(self.exponent)
 
 
 class PlainSum(Reduction, ABC):

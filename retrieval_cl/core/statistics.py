@@ -15,7 +15,7 @@ from retrieval_cl.core.ranks import mean_over_ranks
 from retrieval_cl.core.reductions import Count, LogSum, Total
 from retrieval_cl.core.tiles import compare
 
-SAMPLE = 256
+SAMPLE = 128
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Statistics:
 
 @torch.no_grad()
 def measure(contrast: Contrast, *, guard: Guard | None = None) -> Statistics:
-    """Statistics of up to 256 anchors, evenly chosen, against the whole bank. Waits for the device.
+    """Statistics of up to 128 anchors, evenly chosen, against the whole bank. Waits for the device.
 
-    It costs 256 / A of what a loss costs, so it is meant for the steps that are logged.
+    It costs 128 / A of what a loss costs, so it is meant for the steps that are logged.
     """
     return Statistics(*mean_over_ranks(_measure(_sample(contrast), guard)).tolist())
 

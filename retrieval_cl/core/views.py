@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from jaxtyping import Int64
@@ -36,3 +36,7 @@ class Batch:
 
     views: Mapping[str, View]
     known: Int64[Tensor, "A P"]
+
+    def count_rows(self, kinds: Iterable[str]) -> dict[str, int]:
+        """Rows of each kind of view; 0 for one that this batch lacks."""
+        return {kind: len(self.views[kind].ids) if kind in self.views else 0 for kind in kinds}

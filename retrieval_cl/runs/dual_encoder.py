@@ -30,6 +30,8 @@ from retrieval_cl.training.callbacks import Evaluate, Remine, Save
 from retrieval_cl.training.checkpoint import load_checkpoint, load_weights, newest_checkpoint, save_weights
 from retrieval_cl.training.config import TrainingConfig
 from retrieval_cl.training.device import start_accelerator
+from retrieval_cl.training.fitting import choose_step
+from retrieval_cl.training.leaks import CheckLeaks
 from retrieval_cl.training.metrics import MetricsLog
 from retrieval_cl.training.monitor import Monitor
 from retrieval_cl.training.progress import Display, Progress
@@ -100,7 +102,7 @@ def train_dual_encoder(
         resume: go on from the newest checkpoint in `output`.
 
     Raises:
-        InputError: settings and data do not fit, or there is no checkpoint to resume from.
+        InputError: settings and data do not fit, there is no checkpoint to resume from, or the method leaks.
         Interrupted: Ctrl-C came; a checkpoint is kept.
         TrainingFailed: the loss diverged or the vectors collapsed.
     """
@@ -116,15 +118,17 @@ def train_dual_encoder(
     dev = _dev_callback(
         text, vectors, evaluation, log=log, watch=watch, folder=output / BEST, seed=training.seed
     )
-    callbacks: list[Callback] = [vectors, Monitor(log)]
+    take_step, step_callbacks = choose_step(training, log)
+    callbacks: list[Callback] = [vectors, Monitor(log), *step_callbacks]
     callbacks += [Progress(display, metric=evaluation.metric)] if display is not None else []
     callbacks += [Remine(miner, log)] if mines(training) else []
+    callbacks.append(CheckLeaks(source, log))
     callbacks += [dev] if dev is not None else []
     callbacks.append(Save(output / CHECKPOINTS, list(callbacks)))
     if resume:
         load_checkpoint(_checkpoint(output), run, callbacks=callbacks)
     with watch("train"):
-        train(run, source, callbacks=callbacks)
+        train(run, source, callbacks=callbacks, take_step=take_step)
     kept_step = _keep(run, dev, evaluation=evaluation, folder=output / BEST)
     return TrainedRun(
         encoder=encoder,

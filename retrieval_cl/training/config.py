@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -54,6 +54,19 @@ class TrainingConfig(Settings):
         "auto", description="of the encoder's products; auto: bf16 where the processor has units for it"
     )
 
+    chunk_tokens: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+        None,
+        description="a batch is embedded in chunks of at most so many tokens, padding included, and the loss "
+        "still sees the whole batch (gradient cache); auto: the whole batch, halved while memory is short; "
+        "null: in one piece",
+    )
+    graph_tokens: int | None = Field(
+        None,
+        ge=0,
+        description="so many tokens of a batch are embedded once, the others twice; null: chunk_tokens, "
+        "which takes no more memory than a chunk; more is faster, and takes more",
+    )
+
     log_every: int = Field(10, ge=1, description="steps from one line of metrics to the next")
     health_every: int = Field(50, ge=1, description="steps from one look for collapse to the next")
     eval_every: int | None = Field(
@@ -70,6 +83,11 @@ class TrainingConfig(Settings):
         epochs = {"epochs_per_round", "first_round_epochs"} & self.model_fields_set
         if self.steps is not None and epochs:
             raise ValueError(f"{', '.join(sorted(epochs))} has no effect beside steps; set one of them")
+        if self.graph_tokens is not None and not isinstance(self.chunk_tokens, int):
+            raise ValueError(
+                f"graph_tokens has no effect with chunk_tokens {self.chunk_tokens or 'null'}; "
+                "set chunk_tokens to a number"
+            )
         if self.rounds == 1 and self.first_round_epochs is not None:
             raise ValueError("first_round_epochs has no effect with one round; set epochs_per_round")
         if self.steps is not None and self.steps < self.rounds:

@@ -16,7 +16,7 @@ from torch import nn
 
 from retrieval_cl.core.floors import bare, floor_of
 from retrieval_cl.core.queue import Queue
-from retrieval_cl.core.ranks import num_ranks, rank
+from retrieval_cl.core.ranks import num_ranks, rank, refuse_uneven
 from retrieval_cl.core.views import Batch
 from retrieval_cl.methods.method import Method
 from retrieval_cl.training.floor_check import FloorCheck
@@ -47,7 +47,10 @@ class CheckLeaks(Callback):
             rank=rank(),
             world=num_ranks(),
         )
-        checked = check_leaks(run.method, list(islice(batches, 2)))
+        first = list(islice(batches, 2))
+        for batch in first:
+            refuse_uneven(batch.count_rows(run.method.views), device=run.device)
+        checked = check_leaks(run.method, first)
         if run.cursor == 0:
             self._log.append(
                 run.step,

@@ -40,7 +40,9 @@ class Collapse(TrainingFailed):
 
 
 class Monitor(Callback):
-    """Writes loss, rate, scale, speed and gradient norm every few steps, health signals now and then.
+    """Writes loss, rate, scale, speed, gradient norm and statistics of the comparison every few steps.
+
+    Health signals come now and then.
 
     Loss and speed are means over the steps since the line before. Comes first among callbacks: a broken step
     must be noticed before it is saved.
@@ -98,6 +100,8 @@ class Monitor(Callback):
             "pairs_per_second": self._anchors / max(run.seconds - self._seconds, 1e-9),
             "seconds": run.seconds,
         }
+        if run.statistics is not None:
+            fields["comparison"] = asdict(run.statistics)
         if health is not None:
             fields["health"] = asdict(health)
         self._log.append(run.step, **fields)

@@ -12,6 +12,7 @@ import torch
 from torch.optim import Optimizer
 
 from retrieval_cl.core.errors import InputError
+from retrieval_cl.core.statistics import Statistics
 from retrieval_cl.core.views import Batch
 from retrieval_cl.methods.method import Embeddings, Method
 from retrieval_cl.mining.table import NegativeTable
@@ -57,6 +58,7 @@ class Run:
         seconds: time spent in the loop itself, without callbacks (mining, evaluation, checkpoints).
         grad_norm: norm of the last step's gradients, before they were limited.
         dev: the newest evaluation, by metric.
+        statistics: of the last step's comparison, where that step is logged; else None.
     """
 
     method: Method
@@ -68,6 +70,7 @@ class Run:
     seconds: float = 0.0
     grad_norm: float = 0.0
     dev: dict[str, float] = field(default_factory=dict)
+    statistics: Statistics | None = None
 
     @property
     def steps(self) -> int:
@@ -93,6 +96,12 @@ class Run:
     def progress(self) -> float:
         """Share of the steps done, 0 to 1."""
         return self.step / self.steps
+
+    @property
+    def logs_next(self) -> bool:
+        """Whether the next step writes a line of metrics."""
+        step, ends_round = self.step + 1, self.cursor + 1 == self.round_steps[self.round]
+        return ends_round or step % self.config.log_every == 0 or step % self.config.health_every == 0
 
     def is_due(self, every: int | None) -> bool:
         """Whether what comes every so many steps, and at the end of each round, is due after this step."""

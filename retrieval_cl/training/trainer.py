@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from time import perf_counter
 
-from retrieval_cl.core.ranks import average_gradients, num_ranks, rank
+from retrieval_cl.core.ranks import average_gradients, num_ranks, rank, refuse_uneven
 from retrieval_cl.methods.method import Method
 from retrieval_cl.training.config import TrainingConfig
 from retrieval_cl.training.device import cast_to, resolve_precision
@@ -32,6 +32,7 @@ def train(
     """Trains from where the run stands to its last step; callbacks are called in their order.
 
     Raises:
+        InputError: the ranks' batches are uneven.
         Interrupted: Ctrl-C or SIGTERM came; it names the checkpoint that was kept.
         KeyboardInterrupt: it came twice, within one step; the last checkpoint on disk stands.
     """
@@ -68,6 +69,7 @@ def _take_steps(
             world=num_ranks(),
         ):
             with interrupts.held(run.device):
+                refuse_uneven(batch.count_rows(method.views), device=run.device)
                 seed_step(config.seed, rank=rank(), step=run.step)
                 loss, embeddings = take_step(method, batch, cast)
                 average_gradients(method.parameters())
@@ -75,6 +77,7 @@ def _take_steps(
                 set_rate(run.optimizer, config, step=run.step, steps=run.steps)
                 run.optimizer.step()
                 run.optimizer.zero_grad()
+                run.statistics = method.describe(embeddings, batch) if run.logs_next else None
                 method.after_step(embeddings, batch, run.progress)
                 run.advance(perf_counter() - started)
                 for callback in callbacks:

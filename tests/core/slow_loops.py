@@ -1,47 +1,155 @@
-"""Slow references: the comparison, one pair at a time; the metrics, one query at a time."""
+"""Slow references: the comparison, from the definitions of its terms; the metrics, one query at a time."""
 
 import math
 from dataclasses import dataclass, replace
 
 import torch
 
-from retrieval_cl.core.contrast import Bank, Contrast, Part
+from retrieval_cl.core.contrast import Bank, Contrast, Guide, Part
 
 
-def slow_info_nce(contrast, *, symmetric=False):
-    """Loss per anchor by loops; autograd does the rest."""
-    vectors = torch.cat([part.vectors for part in contrast.bank.parts])
-    num_anchors, num_columns = len(contrast.anchors), len(vectors)
-    targets = contrast.targets.tolist()
+def slow_info_nce(
+    contrast,
+    *,
+    symmetric=False,
+    positives="target",
+    decoupled=False,
+    hardness=0.0,
+    debias=0.0,
+    guard=None,
+):
+    """Loss per anchor, each term as its paper defines it; autograd does the rest."""
+    logits, negative = slow_logits(contrast), slow_negatives(contrast, guard)
+    matched = slow_positives(contrast, positives)
+    anchors, columns = range(len(negative)), range(len(negative[0]))
+    floor = -contrast.scale[0] if contrast.bias is None else contrast.bias[0] - contrast.scale[0]
 
-    def logit(anchor, column):
-        value = (contrast.anchors[anchor] * vectors[column]).sum() * contrast.scale[0]
-        return value if contrast.bias is None else value + contrast.bias[0]
+    def loss(positives, negatives):
+        return slow_share(
+            positives, negatives, floor=floor, decoupled=decoupled, hardness=hardness, debias=debias
+        )
 
-    def share(positive, negatives):
-        return torch.logsumexp(torch.stack([positive, *negatives]), 0) - positive
+    def forward(anchor, chosen):
+        return loss(logits[anchor, chosen], logits[anchor, [c for c in columns if negative[anchor][c]]])
+
+    def back(chosen, column):
+        return loss(logits[chosen, column], logits[[b for b in anchors if negative[b][column]], column])
 
     losses = []
-    for anchor in range(num_anchors):
-        positive = logit(anchor, targets[anchor])
-        columns = [c for c in range(num_columns) if is_negative(contrast, anchor, c)]
-        loss = share(positive, [logit(anchor, c) for c in columns])
-        if symmetric:
-            others = [b for b in range(num_anchors) if is_negative(contrast, b, targets[anchor])]
-            loss = (loss + share(positive, [logit(b, targets[anchor]) for b in others])) / 2
-        losses.append(loss)
+    for anchor, target in enumerate(contrast.targets.tolist()):
+        mine = [c for c in columns if matched[anchor][c]]
+        if positives == "sum":
+            also = [b for b in anchors if matched[b][target]]
+            pair = forward(anchor, mine), back(also, target)
+        else:
+            pair = (
+                torch.stack([forward(anchor, [c]) for c in mine]).mean(),
+                torch.stack([back([anchor], c) for c in mine]).mean(),
+            )
+        losses.append((pair[0] + pair[1]) / 2 if symmetric else pair[0])
     return torch.stack(losses)
+
+
+def slow_share(positives, negatives, *, floor, decoupled, hardness, debias):
+    """-log of the share of the positives, with the negatives' sum reweighted and corrected."""
+    number = len(negatives)
+    if number == 0:
+        return positives.sum() * 0.0
+    top = torch.cat([positives, negatives]).max().detach()
+    numerator = (positives - top).exp().sum()
+    # Robinson et al. 2021: an expectation over negatives drawn with probability ~ exp(beta * logit).
+    chances = torch.softmax(hardness * negatives, dim=0)
+    total = number * (chances * (negatives - top).exp()).sum()
+    if debias > 0:
+        # Chuang et al. 2020, eq. 7, where the positives' mean stands for their expectation.
+        total = (total - debias * number * numerator / len(positives)) / (1 - debias)
+        total = torch.maximum(total, number * (floor - top).exp())
+    return (total if decoupled else numerator + total).log() - numerator.log()
+
+
+def slow_sigmoid(contrast, *, positives="target", guard=None):
+    """SigLIP's pseudo-code: -log sigmoid(label * logit), summed over each anchor's pairs."""
+    logits, negative = slow_logits(contrast), slow_negatives(contrast, guard)
+    matched = slow_positives(contrast, positives)
+    losses = []
+    for anchor, (right, wrong) in enumerate(zip(matched, negative, strict=True)):
+        columns = [c for c in range(len(right)) if right[c] or wrong[c]]
+        labels = torch.tensor([1.0 if right[c] else -1.0 for c in columns])
+        losses.append(torch.log1p((-labels * logits[anchor, columns]).exp()).sum())
+    return torch.stack(losses)
+
+
+def slow_logits(contrast):
+    """All logits at once: nothing the package would ever do."""
+    vectors = torch.cat([part.vectors for part in contrast.bank.parts])
+    logits = (contrast.anchors @ vectors.T) * contrast.scale
+    return logits if contrast.bias is None else logits + contrast.bias
+
+
+def slow_negatives(contrast, guard=None):
+    """For each anchor, which columns are its negatives, as a list of lists."""
+    allowed = _allowed(contrast, guard)
+    columns = range(contrast.bank.num_columns)
+    return [
+        [is_negative(contrast, anchor, column) and allowed[anchor][column] for column in columns]
+        for anchor in range(len(contrast.anchors))
+    ]
+
+
+def slow_positives(contrast, positives):
+    """For each anchor, which columns are its positives, as a list of lists."""
+    return [
+        [
+            column == target
+            or (positives != "target" and _is_seen(contrast, a, column) and _is_known(contrast, a, column))
+            for column in range(contrast.bank.num_columns)
+        ]
+        for a, target in enumerate(contrast.targets.tolist())
+    ]
 
 
 def is_negative(contrast, anchor, column):
     """The relation, said once more in plain words."""
-    ids = [(int(i), part.shared) for part in contrast.bank.parts for i in part.ids]
-    item, shared = ids[column]
-    if item == -1 or column == int(contrast.targets[anchor]):
+    if _column(contrast, column)[0] == -1 or column == int(contrast.targets[anchor]):
         return False
-    if item in contrast.known[anchor].tolist():
-        return False
+    return _is_seen(contrast, anchor, column) and not _is_known(contrast, anchor, column)
+
+
+def _is_seen(contrast, anchor, column):
+    shared = _column(contrast, column)[1]
     return shared or (contrast.own is not None and column in contrast.own[anchor].tolist())
+
+
+def _is_known(contrast, anchor, column):
+    item = _column(contrast, column)[0]
+    return item != -1 and item in contrast.known[anchor].tolist()
+
+
+def _column(contrast, column):
+    """Its item id, and whether all see it."""
+    for part, start in zip(contrast.bank.parts, contrast.bank.starts, strict=True):
+        if start <= column < start + len(part.ids):
+            return int(part.ids[column - start]), part.shared
+    raise IndexError(column)
+
+
+def _allowed(contrast, guard):
+    num_anchors, columns = len(contrast.anchors), range(contrast.bank.num_columns)
+    if guard is None:
+        return [[True] * len(columns)] * num_anchors
+    anchors, groups = contrast.anchors, [part.vectors for part in contrast.bank.parts]
+    if guard.by_guide:
+        anchors, groups = contrast.guide.anchors, contrast.guide.bank
+    scores = (anchors.detach() @ torch.cat([*groups]).detach().T).tolist()
+    allowed = []
+    for anchor, target in enumerate(contrast.targets.tolist()):
+        positive = scores[anchor][target]
+        if guard.margin is not None:
+            limit = positive + guard.margin
+        else:
+            limit = positive - (1 - guard.fraction) * abs(positive)
+        allowed.append([scores[anchor][column] <= limit for column in columns])
+    return allowed
 
 
 @dataclass(frozen=True)
@@ -57,6 +165,9 @@ class Options:
     padding: bool = False
     frozen_part: bool = False
     several_known: bool = False
+    repeats: bool = False
+    weights: bool = False
+    guide: bool = False
 
 
 def draw_contrast(options, *, seed, num_anchors=7, dim=5, dtype=torch.float64, scale=3.0):
@@ -72,11 +183,14 @@ def draw_contrast(options, *, seed, num_anchors=7, dim=5, dtype=torch.float64, s
         ids = torch.randint(0, high, (number,), generator=random)
         if options.padding and number > 1:
             ids[torch.randperm(number, generator=random)[: number // 3 + 1]] = -1
+        if options.repeats:
+            # The same few items again and again: an anchor meets several positives in each part.
+            ids[::2] = target_ids[torch.randint(0, num_anchors, ids[::2].shape, generator=random)]
         return ids
 
     target_ids = torch.randint(0, high, (num_anchors,), generator=random)
     sizes = [(num_anchors, not options.private_targets)]
-    sizes += [(num_anchors + 4, True)] if options.negatives or options.frozen_part else []
+    sizes += [(num_anchors + 4, True)] if options.negatives or options.frozen_part or options.repeats else []
     sizes += [(3 * num_anchors, False)] if options.private else []
     parts = []
     for number, (size, shared) in enumerate(sizes):
@@ -102,7 +216,15 @@ def draw_contrast(options, *, seed, num_anchors=7, dim=5, dtype=torch.float64, s
         scale=torch.tensor([scale], dtype=dtype).requires_grad_(),
         bias=torch.tensor([0.3], dtype=dtype).requires_grad_() if options.bias else None,
         own=own,
+        weights=torch.rand(num_anchors, generator=random).to(dtype) if options.weights else None,
+        guide=_draw_guide(bank, num_anchors, random) if options.guide else None,
     )
+
+
+def _draw_guide(bank, num_anchors, random):
+    sizes = [num_anchors, *(len(part.ids) for part in bank.parts)]
+    anchors, *groups = (torch.randn(size, 4, generator=random) for size in sizes)
+    return Guide(anchors, tuple(groups))
 
 
 def leaves(contrast):

@@ -1,11 +1,18 @@
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from slow_loops import Options, draw_contrast
+from slow_loops import Options, draw_contrast, slow_positives
 
 from retrieval_cl.core import identity
 from retrieval_cl.core.contrast import Bank, Part
-from retrieval_cl.core.identity import Pairs, join, known_hits, private_negatives, target_pairs
+from retrieval_cl.core.identity import (
+    Pairs,
+    join,
+    known_hits,
+    positive_pairs,
+    private_negatives,
+    target_pairs,
+)
 
 
 def bank_of(*groups):
@@ -81,3 +88,27 @@ def test_blocks_hold_every_pair_in_order():
     blocks = pairs.blocks(2)
     assert [len(block.anchors) for block in blocks] == [2, 2, 1]
     assert as_set(join(blocks)) == as_set(pairs)
+
+
+@settings(deadline=None, max_examples=15)
+@given(seed=st.integers(0, 1000), flags=st.lists(st.booleans(), min_size=6, max_size=6))
+def test_positives_are_what_an_anchor_sees_and_knows_and_its_target(seed, flags):
+    names = ["private", "private_targets", "duplicates", "padding", "several_known", "repeats"]
+    contrast = draw_contrast(Options(negatives=True, **dict(zip(names, flags, strict=True))), seed=seed)
+    matches = join([target_pairs(contrast), known_hits(contrast.known, contrast.bank)])
+    found = positive_pairs(contrast, matches)
+    wanted = {
+        (anchor, column)
+        for anchor, row in enumerate(slow_positives(contrast, "sum"))
+        for column, matched in enumerate(row)
+        if matched
+    }
+    assert as_set(found) == wanted
+    assert len(found.anchors) == len(wanted) >= 7
+
+
+def test_keys_ascend_by_anchor_and_then_by_column():
+    pairs = Pairs(torch.tensor([0, 0, 1, 2]), torch.tensor([1, 4, 0, 3]))
+    keys = pairs.keys(5)
+    assert torch.equal(keys.sort().values, keys)
+    assert len(keys.unique()) == 4

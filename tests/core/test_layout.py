@@ -1,6 +1,6 @@
 import pytest
 import torch
-from slow_loops import Options, draw_contrast, is_negative
+from slow_loops import Options, draw_contrast, is_negative, slow_positives
 
 from retrieval_cl.core.layout import TileSize, lay_out
 
@@ -38,13 +38,29 @@ def test_tiles_cover_every_column_once_and_never_cross_a_part():
     assert columns == list(range(contrast.bank.num_columns))
 
 
-def test_the_targets_of_a_tile_lie_in_it():
-    contrast = draw_contrast(Options(negatives=True), seed=1)
-    layout = lay_out(contrast, TileSize(3, 4))
-    total = 0
+@pytest.mark.parametrize("all_positives", [False, True])
+def test_the_positives_of_a_tile_lie_in_it_and_targets_are_found_among_them(all_positives):
+    contrast = draw_contrast(Options(negatives=True, private=True, repeats=True), seed=1)
+    layout = lay_out(contrast, TileSize(3, 4), all_positives=all_positives)
+    found = set()
     for number, tile in enumerate(layout.tiles):
         pairs = layout.positives.where(layout.positive_slice(number))
         assert bool(((pairs.columns >= tile.first) & (pairs.columns < tile.first + 4)).all())
-        assert torch.equal(contrast.targets[pairs.anchors], pairs.columns)
+        found |= set(zip(pairs.anchors.tolist(), pairs.columns.tolist(), strict=True))
+    rows = slow_positives(contrast, "sum" if all_positives else "target")
+    assert found == {(a, c) for a, row in enumerate(rows) for c, matched in enumerate(row) if matched}
+    assert len(layout.positives.anchors) == len(found)
+    assert layout.positives.anchors[layout.targets].tolist() == list(range(7))
+    assert torch.equal(layout.positives.columns[layout.targets], contrast.targets)
+
+
+def test_private_negatives_lie_in_private_tiles():
+    contrast = draw_contrast(Options(negatives=True, private=True, duplicates=True), seed=1)
+    layout = lay_out(contrast, TileSize(3, 4))
+    total = 0
+    for number, tile in enumerate(layout.tiles):
+        pairs = layout.private.where(layout.private_slice(number))
+        assert len(pairs.anchors) == 0 or not tile.shared
+        assert bool(((pairs.columns >= tile.first) & (pairs.columns < tile.first + 4)).all())
         total += len(pairs.anchors)
-    assert total == len(contrast.targets)
+    assert total == len(layout.private.anchors) > 0

@@ -3,7 +3,14 @@ import math
 import pytest
 import torch
 
-from retrieval_cl.core.logsums import RunningSum, finite, grouped_log_sum
+from retrieval_cl.core.logsums import (
+    RunningSum,
+    add_logs,
+    finite,
+    grouped_log_sum,
+    grouped_logsumexp,
+    safe_logsumexp,
+)
 
 
 def reference(values, dim):
@@ -46,3 +53,46 @@ def test_groups_sum_their_own_values_and_an_empty_group_is_minus_infinity():
 
 def test_finite_replaces_minus_infinity_alone():
     assert finite(torch.tensor([-torch.inf, -3.0, 0.0])).tolist() == [0.0, -3.0, 0.0]
+
+
+@pytest.mark.parametrize("exponent", [0.25, 3.0])
+@pytest.mark.parametrize("spread", [1.0, 1e4])
+def test_an_exponent_multiplies_every_value(exponent, spread):
+    values = torch.randn(5, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * spread
+    running = RunningSum.start(5, like=values, exponent=exponent)
+    for block in values.split(5, dim=1):
+        running.add(block, slice(0, 5), scratch=torch.empty_like(block))
+    assert torch.allclose(running.value(), reference(values * exponent, 1), rtol=1e-14)
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e4])
+def test_groups_in_nats_have_the_gradient_of_a_softmax(spread):
+    values = torch.randn(6, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * spread
+    values.requires_grad_()
+    groups = torch.tensor([3, 0, 3, 3, 1, 0])
+    found = grouped_logsumexp(values, groups, num_groups=4)
+    assert float(found[2].detach()) == -math.inf
+    wanted = torch.stack([torch.logsumexp(values[groups == group], 0) for group in (0, 1, 3)])
+    assert torch.allclose(found[[0, 1, 3]], wanted, rtol=1e-14)
+    weights = torch.tensor([2.0, 3.0, 5.0], dtype=torch.float64)
+    gradients = [torch.autograd.grad((each * weights).sum(), values) for each in (found[[0, 1, 3]], wanted)]
+    assert torch.allclose(*(gradient for (gradient,) in gradients), rtol=1e-12)
+
+
+def test_an_empty_group_gives_no_gradient_to_others():
+    values = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    found = grouped_logsumexp(values, torch.tensor([0, 0]), num_groups=2)
+    assert torch.autograd.grad(found[1], values)[0].tolist() == [0.0, 0.0]
+
+
+def test_a_sum_of_nothing_but_nothing_is_nothing():
+    nothing = torch.tensor([-math.inf])
+    assert add_logs(nothing, nothing).tolist() == [-math.inf]
+    assert add_logs(nothing, torch.tensor([3.0])).tolist() == [3.0]
+
+
+def test_a_column_of_minus_infinity_has_no_gradient_and_leaves_the_others_theirs():
+    values = torch.tensor([[-math.inf, 1.0], [-math.inf, -math.inf]], requires_grad=True)
+    found = safe_logsumexp(values)
+    assert found.tolist() == [-math.inf, 1.0]
+    assert torch.autograd.grad(found.sum(), values)[0].tolist() == [[0.0, 1.0], [0.0, 0.0]]

@@ -12,6 +12,8 @@ def test_one_process_gathers_itself_and_averages_nothing():
     assert ranks.gather_values(rows) is rows
     assert ranks.mean_over_ranks(rows) is rows
     assert ranks.any_rank(True, device=rows.device) and not ranks.any_rank(False, device=rows.device)
+    assert ranks.min_over_ranks([3, -3], device=rows.device) == [3, -3]
+    ranks.refuse_uneven({"query": 2, "positive": 3}, device=rows.device)
     parameter = torch.nn.Parameter(torch.zeros(2))
     ranks.average_gradients([parameter])
     assert parameter.grad is None

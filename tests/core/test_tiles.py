@@ -1,4 +1,5 @@
-from dataclasses import replace
+from dataclasses import fields, replace
+from functools import partial
 
 import pytest
 import torch
@@ -7,11 +8,25 @@ from hypothesis import strategies as st
 from slow_loops import Options, converted, difference, draw_contrast, leaves
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from retrieval_cl.core.contrast import Bank, Contrast, Part
+from retrieval_cl.core import tile_engine
+from retrieval_cl.core.contrast import Bank, Contrast, Guide, Part
+from retrieval_cl.core.guard import Guard
 from retrieval_cl.core.layout import TileSize
+from retrieval_cl.core.losses import info_nce, sigmoid
+from retrieval_cl.core.reductions import Count, Total
 from retrieval_cl.core.tiles import compare
 
-EVERYTHING = Options(*[True] * 9)
+EVERYTHING = Options(**{field.name: True for field in fields(Options)})
+GUARDS = [Guard(fraction=0.8), Guard(margin=0.1), Guard(fraction=0.9, by_guide=True)]
+# Between them every reduction, in one direction and two.
+OBJECTIVES = [
+    info_nce,
+    partial(info_nce, symmetric=True, positives="mean", decoupled=True, guard=GUARDS[0]),
+    partial(info_nce, symmetric=True, positives="sum", hardness=0.7, debias=0.2, guard=GUARDS[1]),
+    partial(info_nce, positives="mean", debias=0.05, guard=GUARDS[2]),
+    partial(sigmoid, positives="sum", guard=GUARDS[1]),
+]
+EACH_OBJECTIVE = pytest.mark.parametrize("objective", OBJECTIVES, ids=range(len(OBJECTIVES)))
 
 
 def values(contrast, *, symmetric=True, **arguments):
@@ -26,46 +41,69 @@ def gradients(contrast, **arguments):
     return torch.autograd.grad(total, leaves(contrast))
 
 
-@pytest.mark.parametrize("options", [Options(), Options(symmetric=True, bias=True), EVERYTHING], ids=str)
+def with_leaves(contrast, tensors):
+    """The contrast with other values for what `leaves` gives of it."""
+    given_leaves = iter(tensors)
+    anchors, scale = next(given_leaves), next(given_leaves)
+    parts = tuple(
+        replace(part, vectors=next(given_leaves)) if part.vectors.requires_grad else part
+        for part in contrast.bank.parts
+    )
+    bias = next(given_leaves, None)
+    return replace(contrast, anchors=anchors, scale=scale, bank=Bank(parts), bias=bias)
+
+
+@pytest.mark.parametrize("options", [Options(), EVERYTHING], ids=["plain", "everything"])
 def test_gradients_pass_gradcheck(options):
-    contrast = draw_contrast(options, seed=2, num_anchors=4, dim=3)
-    inputs = leaves(contrast)
+    contrast = draw_contrast(options, seed=2, num_anchors=3, dim=2)
 
     def outputs(*tensors):
-        given_leaves = iter(tensors)
-        anchors, scale = next(given_leaves), next(given_leaves)
-        parts = tuple(
-            replace(part, vectors=next(given_leaves)) if part.vectors.requires_grad else part
-            for part in contrast.bank.parts
-        )
-        bias = next(given_leaves, None)
-        changed = replace(contrast, anchors=anchors, scale=scale, bank=Bank(parts), bias=bias)
-        found = values(changed, symmetric=options.symmetric, size=TileSize(3, 2))
+        found = values(with_leaves(contrast, tensors), symmetric=options.symmetric, size=TileSize(2, 2))
         return tuple(value.where(value > -torch.inf, 0.0) for value in found)
 
-    assert torch.autograd.gradcheck(outputs, inputs)
+    assert torch.autograd.gradcheck(outputs, leaves(contrast))
 
 
-@settings(deadline=None, max_examples=25)
+@EACH_OBJECTIVE
+def test_gradients_of_every_reduction_pass_gradcheck(objective, monkeypatch):
+    monkeypatch.setattr(tile_engine, "CPU_TILE", TileSize(2, 5))
+    contrast = draw_contrast(EVERYTHING, seed=2, num_anchors=3, dim=3)
+
+    def outputs(*tensors):
+        return objective(with_leaves(contrast, tensors))
+
+    # In random directions, all at once.
+    assert torch.autograd.gradcheck(outputs, leaves(contrast), fast_mode=True)
+
+
+@settings(deadline=None, max_examples=15)
 @given(
     rows=st.integers(1, 9),
     columns=st.integers(1, 30),
     seed=st.integers(0, 100),
-    private=st.booleans(),
-    duplicates=st.booleans(),
+    objective=st.sampled_from(OBJECTIVES),
+    flags=st.lists(st.booleans(), min_size=6, max_size=6),
 )
-def test_the_size_of_the_tiles_changes_nothing(rows, columns, seed, private, duplicates):
-    options = Options(
-        negatives=True, padding=True, several_known=True, bias=True, private=private, duplicates=duplicates
-    )
+def test_the_size_of_the_tiles_changes_nothing(rows, columns, seed, objective, flags):
+    names = ["private", "private_targets", "duplicates", "frozen_part", "repeats", "padding"]
+    varied = dict(zip(names, flags, strict=True))
+    options = Options(negatives=True, several_known=True, bias=True, guide=True, **varied)
     contrast = draw_contrast(options, seed=seed)
-    size = TileSize(rows, columns)
-    for found, wanted in zip(values(contrast, size=size), values(contrast), strict=True):
-        assert torch.equal(found == -torch.inf, wanted == -torch.inf)
-        held = wanted > -torch.inf
-        assert torch.allclose(found[held], wanted[held], rtol=1e-13, atol=1e-13)
-    for found, wanted in zip(gradients(contrast, size=size), gradients(contrast), strict=True):
-        assert difference(found, wanted) < 1e-12
+    (loss, *found), (wanted_loss, *wanted) = (
+        at_size(objective, contrast, size) for size in (TileSize(rows, columns), tile_engine.CPU_TILE)
+    )
+    assert torch.allclose(loss, wanted_loss, rtol=1e-12, atol=1e-12)
+    for gradient, reference, leaf in zip(found, wanted, leaves(contrast), strict=True):
+        # The bias cancels in InfoNCE.
+        floor = 1.0 if leaf is contrast.bias else 0.0
+        assert float((gradient - reference).abs().max()) <= 1e-12 * max(floor, float(reference.abs().max()))
+
+
+def at_size(objective, contrast, size):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tile_engine, "CPU_TILE", size)
+        loss = objective(contrast)
+        return loss.detach(), *torch.autograd.grad((loss * loss).sum(), leaves(contrast))
 
 
 def test_the_same_input_gives_the_same_bits():
@@ -128,6 +166,20 @@ def test_a_sum_over_nothing_is_a_constant():
     assert torch.autograd.grad(negatives.sum(), bias)[0].tolist() == [1.0]
 
 
+def test_positives_have_a_gradient_where_all_sums_are_constants():
+    contrast = draw_contrast(EVERYTHING, seed=0)
+    vectors = torch.cat([part.vectors for part in contrast.bank.parts])
+    wanted = (contrast.anchors * vectors[contrast.targets]).sum() * contrast.scale
+    compared = compare(contrast, reductions=(Count(), Total()), symmetric=True)
+    found = torch.autograd.grad(
+        compared.positives.sum() + compared.negatives.sum(), leaves(contrast), materialize_grads=True
+    )
+    references = torch.autograd.grad(wanted, leaves(contrast)[:-1])
+    for gradient, reference in zip(found[:-1], references, strict=True):
+        assert difference(gradient, reference) < 1e-13
+    assert float(found[-1]) == len(contrast.targets)
+
+
 class Watch(TorchDispatchMode):
     """Notes the largest tensor that any operation gives back, and counts matrix products."""
 
@@ -152,19 +204,30 @@ def large_contrast(*, num_anchors, num_columns, num_known, requires_grad=(True, 
     known = torch.randint(0, 10 * num_columns, (num_anchors, num_known), generator=random)
     known[:, 0] = ids[:num_anchors]
     scale = torch.ones(1, requires_grad=requires_grad[0])
-    return Contrast(anchors, known, Bank((Part(vectors, ids),)), ids[:num_anchors], scale)
+    guide = Guide(anchors.detach()[:, :4], (vectors.detach()[:, :4],))
+    return Contrast(anchors, known, Bank((Part(vectors, ids),)), ids[:num_anchors], scale, guide=guide)
 
 
 @pytest.mark.parametrize("compute_dtype", [None, torch.bfloat16])
 def test_no_tensor_of_anchors_times_columns_is_ever_made(compute_dtype):
-    contrast = large_contrast(num_anchors=1024, num_columns=4096, num_known=3)
+    contrast = large_contrast(num_anchors=512, num_columns=2048, num_known=3)
     with Watch() as watch:
         found = values(contrast, size=TileSize(128, 128), compute_dtype=compute_dtype)
         forward = watch.products
         torch.autograd.grad(sum(value.sum() for value in found), leaves(contrast))
     assert watch.products > forward > 0
-    # The vectors are the largest thing there is.
-    assert watch.largest <= 4096 * 8
+    # The vectors, or a tile, are the largest thing there is.
+    assert watch.largest <= 2048 * 8
+
+
+@EACH_OBJECTIVE
+def test_no_option_makes_a_tensor_of_anchors_times_columns(objective, monkeypatch):
+    monkeypatch.setattr(tile_engine, "CPU_TILE", TileSize(128, 128))
+    contrast = large_contrast(num_anchors=512, num_columns=2048, num_known=3)
+    with Watch() as watch:
+        torch.autograd.grad(objective(contrast).sum(), leaves(contrast))
+    assert watch.products > 0
+    assert watch.largest <= 2048 * 8
 
 
 def test_many_known_ids_cost_their_own_number_and_no_more():
@@ -184,6 +247,20 @@ def test_what_needs_no_gradient_costs_no_gradient_product(anchors, vectors, per_
     with Watch() as watch:
         torch.autograd.grad(sum(value.sum() for value in found), leaves(contrast))
     assert watch.products == per_tile * 8
+
+
+@EACH_OBJECTIVE
+@pytest.mark.parametrize(
+    ("anchors", "vectors", "per_tile"), [(True, True, 3), (True, False, 2), (False, True, 2)]
+)
+def test_no_option_costs_a_gradient_product(objective, anchors, vectors, per_tile, monkeypatch):
+    monkeypatch.setattr(tile_engine, "CPU_TILE", TileSize(16, 16))
+    contrast = large_contrast(num_anchors=32, num_columns=64, num_known=1, requires_grad=(anchors, vectors))
+    loss = objective(contrast)
+    guided = getattr(objective, "keywords", {}).get("guard") is GUARDS[2]
+    with Watch() as watch:
+        torch.autograd.grad(loss.sum(), leaves(contrast))
+    assert watch.products == (per_tile + guided) * 8
 
 
 def test_a_frozen_part_is_skipped_where_only_the_other_needs_a_gradient():

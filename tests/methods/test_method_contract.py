@@ -1,5 +1,7 @@
 """Every file in methods/ keeps the contract of `Method`; a new one needs a line in EXAMPLES or this fails."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -8,6 +10,8 @@ from retrieval_cl.core.temperature import Temperature
 from retrieval_cl.methods import load_method, method_names
 from retrieval_cl.methods.method import Method
 from retrieval_cl.training.checkpoint import load_weights, save_weights
+from retrieval_cl.training.device import cast_to
+from retrieval_cl.training.steps import cached_step, plain_step
 
 
 @pytest.fixture
@@ -59,6 +63,26 @@ def test_gradients_reach_all_trained_parameters(example):
     for name, parameter in method.named_parameters():
         assert not parameter.requires_grad or parameter.grad is not None, name
         assert not parameter.requires_grad or parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("chunk_tokens", [1, 4, 1000])
+def test_gradients_in_chunks_are_those_of_one_piece(example, chunk_tokens):
+    cast, found = cast_to("fp32", torch.device("cpu")), {}
+    for name, step in {
+        "plain": plain_step,
+        "twice": partial(cached_step, chunk_tokens=chunk_tokens, graph_tokens=0),
+        "some kept": partial(cached_step, chunk_tokens=chunk_tokens),
+    }.items():
+        method, batch = example()
+        method.eval()
+        loss, embeddings = step(method, batch, cast)
+        gradients = {key: p.grad for key, p in method.named_parameters() if p.grad is not None}
+        found[name] = {"loss": loss} | dict(embeddings) | gradients
+    expected = found.pop("plain")
+    for values in found.values():
+        assert values.keys() == expected.keys()
+        for key, value in values.items():
+            assert (value - expected[key]).abs().max() <= 1e-5 * expected[key].abs().max(), key
 
 
 def test_loss_drops_in_30_steps(example):

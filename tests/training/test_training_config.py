@@ -22,6 +22,11 @@ def test_every_setting_is_described():
         ({"warmup_share": 1.0}, "warmup_share"),
         ({"schedule": "cosin"}, "schedule"),
         ({"precision": "fp16"}, "precision"),
+        ({"chunk_tokens": 0}, "chunk_tokens"),
+        ({"chunk_tokens": "all"}, "chunk_tokens"),
+        ({"chunk_tokens": 64, "graph_tokens": -1}, "graph_tokens"),
+        ({"graph_tokens": 64}, "graph_tokens has no effect with chunk_tokens null"),
+        ({"chunk_tokens": "auto", "graph_tokens": 64}, "graph_tokens has no effect with chunk_tokens auto"),
         ({"lerning_rate": 1.0}, "lerning_rate"),
     ],
 )

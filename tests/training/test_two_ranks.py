@@ -4,12 +4,14 @@ import os
 from functools import partial
 from pathlib import Path
 
+import chunk_cases
 import pytest
+import rank_cases
 import tiny_run
 import torch
-import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.losses import info_nce
 from retrieval_cl.core.ranks import (
     any_rank,
@@ -23,17 +25,24 @@ from retrieval_cl.training.callbacks import Evaluate, Remine, Save
 from retrieval_cl.training.checkpoint import list_checkpoints, load_checkpoint, newest_checkpoint
 from retrieval_cl.training.device import start_accelerator
 from retrieval_cl.training.interrupts import Interrupted
+from retrieval_cl.training.leaks import CheckLeaks
 from retrieval_cl.training.metrics import MetricsLog
 from retrieval_cl.training.monitor import Monitor
 from retrieval_cl.training.run import Callback
+from retrieval_cl.training.steps import cached_step, plain_step
 from retrieval_cl.training.trainer import train
 
 CPU = torch.device("cpu")
+CACHED = partial(cached_step, chunk_tokens=7)
 OPTIONS = {
-    "in batch": {},
-    "symmetric": {"objective": partial(info_nce, symmetric=True)},
-    "private negatives": {"private_negatives": True},
-    "only own negatives": {"in_batch": False},
+    "in batch": ({}, plain_step),
+    "symmetric": ({"objective": partial(info_nce, symmetric=True)}, plain_step),
+    "private negatives": ({"private_negatives": True}, plain_step),
+    "only own negatives": ({"in_batch": False}, plain_step),
+    "memory": ({"memory": 9}, plain_step),
+    "sum of positives": ({"objective": partial(info_nce, symmetric=True, positives="sum")}, plain_step),
+    "cached": ({}, CACHED),
+    "cached, symmetric": ({"objective": partial(info_nce, symmetric=True)}, CACHED),
 }
 
 
@@ -53,31 +62,31 @@ class Gradients(Callback):
 def train_all(folder):
     """Trains once with each option; returns losses, first gradients and weights by option."""
     found = {}
-    for number, (name, options) in enumerate(OPTIONS.items()):
+    for number, (name, (options, take_step)) in enumerate(OPTIONS.items()):
         run, source = tiny_run.build_run(
             method=tiny_run.build_method(dropout=0.0, **options), first_mined_round=0, max_grad_norm=None
         )
         gradients = Gradients()
         log = MetricsLog(folder / f"{number}.jsonl")
-        train(run, source, callbacks=[Monitor(log), Remine(tiny_run.mine_hardest, log), gradients])
+        callbacks = [Monitor(log), Remine(tiny_run.mine_hardest, log), CheckLeaks(source, log), gradients]
+        train(run, source, callbacks=callbacks, take_step=take_step)
         weights = {key: value.clone() for key, value in run.method.state_dict().items()}
         found[name] = {"losses": gradients.losses, "first": gradients.first, "weights": weights}
     return found
 
 
 def work(rank, folder):
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
-    torch.set_num_threads(1)
-    # Ranks meet in a file: a free port may be taken by another program before they use it.
-    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
-    accelerator = start_accelerator()
-    assert accelerator.num_processes == num_ranks() == 2
-    check_gather(rank)
-    check_average(rank)
-    torch.save(train_all(folder / f"metrics-{rank}"), folder / f"rank-{rank}.pt")
-    check_checkpoints(rank, folder / "run")
-    accelerator.end_training()
+    with rank_cases.joined(rank, world=2, folder=folder):
+        accelerator = start_accelerator()
+        assert accelerator.num_processes == num_ranks() == 2
+        check_gather(rank)
+        check_average(rank)
+        torch.save(train_all(folder / f"metrics-{rank}"), folder / f"rank-{rank}.pt")
+        check_checkpoints(rank, folder / "run")
+        check_uneven_batches(rank)
+        torch.save(rank_cases.take_steps(rank, world=2), folder / f"steps-{rank}.pt")
+        rank_cases.check_short_memory(rank, world=2, folder=folder)
+        rank_cases.check_uneven(rank)
 
 
 def check_gather(rank):
@@ -130,6 +139,23 @@ def check_checkpoints(rank, folder):
         assert torch.equal(a, b)
 
 
+def check_uneven_batches(rank):
+    """A source that does not drop its last batch: no rank waits for rows that do not come."""
+    run, source = tiny_run.build_run()
+
+    class Ragged:
+        steps_per_epoch = source.steps_per_epoch
+
+        def batches(self, negatives, **place):
+            for step, batch in enumerate(source.batches(negatives, **place)):
+                short = step == 2 and rank == 1
+                yield chunk_cases.slice_batch(batch, rank=0, world=2) if short else batch
+
+    with pytest.raises(InputError, match=r"ranks bring 1 to 2 rows of view 'query'"):
+        train(run, Ragged())
+    assert run.step == 2
+
+
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
@@ -140,6 +166,11 @@ def two(tmp_path_factory):
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
     return train_all(tmp_path_factory.mktemp("one"))
+
+
+@pytest.fixture(scope="module")
+def one_step():
+    return rank_cases.take_steps(0, world=1)
 
 
 def results(folder: Path, rank: int):
@@ -160,6 +191,15 @@ def test_ranks_hold_the_same_bits(two, name):
     assert first["losses"] == second["losses"]
     for key, value in first["weights"].items():
         assert torch.equal(value, second["weights"][key]), key
+
+
+@pytest.mark.parametrize("name", rank_cases.STEPS)
+@pytest.mark.parametrize("option", rank_cases.OPTIONS)
+def test_gradients_of_two_ranks_are_those_of_one(two, one_step, option, name):
+    expected = one_step[f"{option}, plain"]
+    for rank in range(2):
+        found = torch.load(two / f"steps-{rank}.pt", weights_only=True)
+        chunk_cases.assert_near(found[f"{option}, {name}"], expected)
 
 
 def test_one_rank_writes(two):
