@@ -30,12 +30,13 @@ def alignment(contrast: Contrast) -> Float[Tensor, " A"]:
 def _target_rows(contrast: Contrast) -> Float[Tensor, "A D"]:
     dtype = torch.promote_types(contrast.anchors.dtype, torch.float32)
     rows = torch.zeros_like(contrast.anchors, dtype=dtype, requires_grad=False)
+    targets = contrast.targets.to(contrast.anchors.device, non_blocking=True)
     for start, part in zip(contrast.bank.starts, contrast.bank.parts, strict=True):
         if len(part.ids) == 0:
             continue
         # Widened before the look-up, the gradients of a target that several anchors share add up in float32.
         vectors = part.vectors.to(dtype) if part.vectors.requires_grad else part.vectors
-        places = contrast.targets - start
+        places = targets - start
         # A boolean index would wait for the device.
         inside = (places >= 0) & (places < len(vectors))
         found = vectors[places.clamp(0, len(vectors) - 1)].to(dtype)

@@ -40,7 +40,7 @@ def margin_mse(contrast: Contrast) -> Float[Tensor, " A"]:
         InputError: the contrast has no `own` or no `teacher`.
     """
     own, teacher = _group(contrast)
-    is_target = own == contrast.targets[:, None]
+    is_target = own == contrast.targets.to(own.device, non_blocking=True)[:, None]
     others = (own >= 0) & ~is_target & is_target.any(dim=1, keepdim=True)
     # logit - score: the difference of two of these is the difference of the margins.
     gaps = _logits(contrast, own) - teacher
@@ -86,7 +86,9 @@ def _group(contrast: Contrast) -> tuple[Int64[Tensor, "A K"], Float[Tensor, "A K
         )
     nobodys = column_ids(contrast.bank)[own.clamp_min(0)] == -1
     dtype = torch.promote_types(contrast.anchors.dtype, torch.float32)
-    return own.masked_fill(nobodys & (own != contrast.targets[:, None]), -1), teacher.detach().to(dtype)
+    own = own.masked_fill(nobodys & (own != contrast.targets[:, None]), -1)
+    device = contrast.anchors.device
+    return own.to(device, non_blocking=True), teacher.detach().to(device, dtype, non_blocking=True)
 
 
 def _logits(contrast: Contrast, own: Int64[Tensor, "A K"]) -> Float[Tensor, "A K"]:

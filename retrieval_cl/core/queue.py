@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, final
+from typing import Any, Self, final
 
 import torch
 from jaxtyping import Float, Int64
@@ -21,8 +21,8 @@ class Queue(nn.Module):
 
     Attributes:
         vectors: the rows; a new one takes the place of the oldest.
-        ids: their item ids; -1 where no row was pushed yet.
-        pushed: number of rows pushed since the start.
+        ids: their item ids; -1 where no row was pushed yet. Always on the host, where ids are looked up.
+        pushed: number of rows pushed since the start; on the host.
     """
 
     vectors: Float[Tensor, "K D"]
@@ -35,9 +35,16 @@ class Queue(nn.Module):
         self.register_buffer("vectors", torch.zeros(size, dim, dtype=dtype))
         self.register_buffer("ids", torch.full((size,), -1))
         self.register_buffer("pushed", torch.zeros(1, dtype=torch.int64))
-        # The same number as `pushed`: to read that one from a GPU every step would make the host wait.
+        # The same number as `pushed`, as a plain number.
         self._pushed = 0
         self.register_load_state_dict_post_hook(_read_pushed)  # type: ignore[no-untyped-call]
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        # Moves the vectors alone: a comparison whose ids lie on the host makes it wait for no GPU.
+        ids, pushed = self.ids, self.pushed
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.ids, self.pushed = ids, pushed
+        return self
 
     @property
     def size(self) -> int:

@@ -127,6 +127,9 @@ class _GatherRows(torch.autograd.Function):
 
 
 def _all_gather(values: Tensor) -> Tensor:
+    if values.device.type == "cpu" and dist.get_backend() == "nccl":
+        # NCCL takes no host memory. The way back is the one wait of a step over several GPUs.
+        return _all_gather(values.to("cuda", non_blocking=True)).cpu()
     values = values.detach().contiguous()
     out = [torch.empty_like(values) for _ in range(num_ranks())]
     dist.all_gather(out, values)

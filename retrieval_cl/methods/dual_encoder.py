@@ -129,9 +129,9 @@ class DualEncoder(Method):
         first = rank() * len(anchors) if self._share_positives else 0
         contrast = Contrast(
             anchors=anchors,
-            known=batch.known.to(anchors.device),
+            known=batch.known,
             bank=bank,
-            targets=first + torch.arange(len(anchors), device=anchors.device),
+            targets=first + torch.arange(len(anchors)),
             scale=self.temperature.scale(),
             bias=None if self.bias is None else self.bias.value,
             own=_own_columns(bank, num_anchors=len(anchors)),
@@ -158,7 +158,8 @@ def _own_columns(bank: Bank, *, num_anchors: int) -> Int64[Tensor, "A n"] | None
 
 def _part(kind: str, embeddings: Embeddings, batch: Batch, *, shared: bool) -> Part:
     vectors, name = embeddings[kind], f"{kind}s"
-    ids = batch.views[kind].ids.to(vectors.device)
+    # Ids stay on the host: looking them up there makes it wait for no GPU.
+    ids = batch.views[kind].ids
     # Private candidates concern the anchors of this rank alone: they stay at home.
     return (
         Part(gather_rows(vectors), gather_values(ids), name=name)

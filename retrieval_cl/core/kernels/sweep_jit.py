@@ -131,14 +131,16 @@ def write_slopes(
         places = first_row + rows
         log = tl.load(row_logs + number * stride_row_logs + places, mask=row_held, other=0.0)
         grad = tl.load(row_slopes + number * stride_row_slopes + places, mask=row_held, other=0.0)
-        slope += (exponent * grad)[:, None] * tl.exp2(exponent * t - _nowhere(log)[:, None])
+        slope += (exponent * grad)[:, None] * tl.exp2(tl.minimum(exponent * t - _nowhere(log)[:, None], 0.0))
         if BOTH:
             places = first_column + columns
             log = tl.load(column_logs + number * stride_column_logs + places, mask=column_held, other=0.0)
             grad = tl.load(
                 column_slopes + number * stride_column_slopes + places, mask=column_held, other=0.0
             )
-            slope += (exponent * grad)[None, :] * tl.exp2(exponent * t - _nowhere(log)[None, :])
+            slope += (exponent * grad)[None, :] * tl.exp2(
+                tl.minimum(exponent * t - _nowhere(log)[None, :], 0.0)
+            )
     places = out + tl.cast(first_row, tl.int64) * stride_out + first_column
     places = places + rows[:, None] * stride_out + columns[None, :]
     tl.store(places, slope.to(out.dtype.element_ty), mask=row_held[:, None] & column_held[None, :])
