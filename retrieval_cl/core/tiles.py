@@ -124,9 +124,9 @@ class _Plan:
     contrast: Contrast | None
     compute_dtype: torch.dtype | None
 
-    @property
-    def units(self) -> list[float]:
-        return [each.unit for each in self.reductions]
+    def in_nats(self, values: Float[Tensor, "K N"]) -> Float[Tensor, "K N"]:
+        """Rows in their reductions' units become nats. A tensor of units would make a GPU's host wait."""
+        return torch.stack([row * each.unit for each, row in zip(self.reductions, values, strict=True)])
 
     def start(self, operands: Operands, limits: Limits | None) -> Engine:
         return self.engine(Task(self.layout, operands, self.reductions, limits, self.symmetric))
@@ -171,8 +171,7 @@ class _Compare(torch.autograd.Function):
         sums = sum_up(plan.start(operands, limits))
         ctx.plan, ctx.limits = plan, limits
         ctx.save_for_backward(anchors, scale, bias, sums.private, sums.rows, sums.columns, *vectors)
-        units = logits.new_tensor(plan.units)[:, None]
-        return operands.shifted(logits) * NATS_PER_BIT, sums.rows * units, sums.columns * units
+        return operands.shifted(logits) * NATS_PER_BIT, plan.in_nats(sums.rows), plan.in_nats(sums.columns)
 
     @staticmethod
     @once_differentiable
@@ -185,15 +184,14 @@ class _Compare(torch.autograd.Function):
         plan: _Plan = ctx.plan
         anchors, scale, bias, private, rows, columns, *vectors = ctx.saved_tensors
         needs_anchors, needs_scale, needs_bias, *needs_vectors = ctx.needs_input_grad[1:]
-        units = rows.new_tensor(plan.units)[:, None]
         # What was summed over nothing is a constant.
         grad_rows = grad_rows.where(rows > -torch.inf, 0.0)
         grad_columns = grad_columns.where(columns > -torch.inf, 0.0)
         shift_slopes = [each.shift_slope for each in plan.reductions]
         waves = Waves.build(
             plan.reductions,
-            rows=(rows, grad_rows * units),
-            columns=(columns, grad_columns * units) if plan.symmetric else None,
+            rows=(rows, plan.in_nats(grad_rows)),
+            columns=(columns, plan.in_nats(grad_columns)) if plan.symmetric else None,
         )
         # Autocast would take the products of one half precision to the other.
         with torch.autocast(anchors.device.type, enabled=False):
@@ -226,9 +224,10 @@ class _Compare(torch.autograd.Function):
         if grad_shift is not None:
             grad_bias = (grad_shift / NATS_PER_BIT).to(bias.dtype)
         elif needs_bias:
-            known = grad_rows.new_tensor(shift_slopes)
-            across = (known * grad_rows.sum(dim=1)).sum() + (known * grad_columns.sum(dim=1)).sum()
-            grad_bias = (grad_positives.sum() + across).to(bias.dtype).reshape(1)
+            total = grad_positives.sum()
+            for slope, across, down in zip(shift_slopes, grad_rows, grad_columns, strict=True):
+                total = total + slope * (across.sum() + down.sum())
+            grad_bias = total.to(bias.dtype).reshape(1)
         return None, grad_anchors, grad_scale, grad_bias, *grad_vectors
 
 

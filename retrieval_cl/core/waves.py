@@ -39,11 +39,14 @@ class Waves:
     ) -> Waves:
         """From (sums, gains) of rows and, in the symmetric case, of columns."""
         moving = [number for number, each in enumerate(reductions) if each.differentiable]
-        kept = torch.tensor(moving, dtype=torch.int64, device=rows[0].device)
-        across = [values.index_select(0, kept) for values in rows]
-        down = [across[0][:, :0], None] if columns is None else [v.index_select(0, kept) for v in columns]
-        assert down[0] is not None
-        return cls(tuple(reductions[n] for n in moving), across[0], down[0], across[1], down[1])
+
+        def kept(values: Float[Tensor, "K N"]) -> Float[Tensor, "k N"]:
+            # A tensor of places would make a GPU's host wait.
+            return torch.stack([values[n] for n in moving]) if moving else values[:0]
+
+        across, row_gains = (kept(values) for values in rows)
+        down, column_gains = (across[:, :0], None) if columns is None else (kept(v) for v in columns)
+        return cls(tuple(reductions[n] for n in moving), across, down, row_gains, column_gains)
 
     @property
     def num_waves(self) -> int:

@@ -50,7 +50,9 @@ def test_each_line_holds_what_a_reader_asks_for(make_run, log):
     assert [line["round"] for line in lines] == [0, 0, 1, 1, 2, 2]
     for line in lines:
         wanted = {"step", "round", "loss", "lr", "scale", "grad_norm", "pairs_per_second", "seconds"}
-        assert set(line) - {"health"} == wanted
+        assert set(line) - {"health"} == wanted | {"comparison"}
+        assert set(line["comparison"]) == {"positive_score", "negative_score", "ignored", "entropy"}
+        assert 0 <= line["comparison"]["ignored"] < 1
         assert line["scale"] == pytest.approx(10.0, rel=0.2)
         assert line["pairs_per_second"] > 0
     health = next(line["health"] for line in lines if "health" in line)
