@@ -146,6 +146,18 @@ def plain_torch(given: Given, *, dtype: torch.dtype | None = None) -> Callable[[
     return step
 
 
+def scaled_logits(given: Given) -> Callable[[], Tensor]:
+    """Plain torch as CLIP writes it: the learned scale meets the logits. In float32."""
+    targets = given.targets.to(given.anchors.device)
+
+    def step() -> Tensor:
+        loss = cross_entropy(given.scale * (given.anchors @ given.bank.T), targets)
+        torch.autograd.grad(loss, (given.anchors, given.bank, given.scale))
+        return loss.detach()
+
+    return step
+
+
 def multiple_negatives(given: Given) -> Callable[[], Tensor]:
     """sentence-transformers' MultipleNegativesRankingLoss on given embeddings."""
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss

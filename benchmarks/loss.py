@@ -34,6 +34,7 @@ from contestants import (
     nt_xent,
     ours,
     plain_torch,
+    scaled_logits,
     with_known,
 )
 from side_by_side import (
@@ -69,6 +70,7 @@ CONTESTANTS: dict[str, Callable[[Given], Step]] = {
     "bare bf16": lambda given: bare_products(given, tile=CPU_TILE.rows, dtype=torch.bfloat16),
     "plain": lambda given: plain_torch(given),
     "plain bf16": lambda given: plain_torch(given, dtype=torch.bfloat16),
+    "plain, scaled logits": scaled_logits,
     "MNRL": multiple_negatives,
     "cached MNRL, 32 rows": lambda given: cached_multiple_negatives(given, rows=32),
     "cached MNRL, 512 rows": lambda given: cached_multiple_negatives(given, rows=512),
@@ -84,13 +86,13 @@ CONTESTANTS: dict[str, Callable[[Given], Step]] = {
 OPTIONS = ("symmetric", "guard", "hardness", "debias", "sum of positives", "sigmoid", "1000 known ids")
 TIMED = {
     "rate": ("ours", "bare", "ours bf16", "bare bf16"),
-    "plain": ("ours", "ours bf16", "plain", "plain bf16"),
+    "plain": ("ours", "ours bf16", "plain", "plain bf16", "plain, scaled logits"),
     "sentence_transformers": ("ours", "MNRL", "cached MNRL, 32 rows", "cached MNRL, 512 rows"),
     "options": ("ours", *OPTIONS),
 }
 SECTIONS = (*TIMED, "nt_xent", "memory", "large")
 # Same inputs, same loss: else their times say nothing. bf16 products keep two to three digits.
-SAME_LOSS = {name: 1e-4 for name in ("ours", "plain", "MNRL", "NTXent")} | {
+SAME_LOSS = {name: 1e-4 for name in ("ours", "plain", "plain, scaled logits", "MNRL", "NTXent")} | {
     "cached MNRL, 32 rows": 1e-4,
     "cached MNRL, 512 rows": 1e-4,
     "ours bf16": 3e-2,
@@ -151,6 +153,10 @@ def beside_plain(timings: Timings) -> list[Row]:
     return [
         timings.compare("time beside plain torch, float32", "ours", "plain"),
         timings.compare("time in bf16 beside plain torch in float32", "ours bf16", "plain", goal=Goal(0.25)),
+        timings.compare("time beside plain torch, float32, scaled logits", "ours", "plain, scaled logits"),
+        timings.compare(
+            "time in bf16 beside plain torch in float32, scaled logits", "ours bf16", "plain, scaled logits"
+        ),
         timings.compare("time beside plain torch, bf16", "ours bf16", "plain bf16"),
     ]
 
