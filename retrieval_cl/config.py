@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -105,8 +106,14 @@ def mines(training: TrainingConfig) -> bool:
 
 
 def check_training(config: RunConfig) -> None:
-    """Raises InputError where settings of mining have no effect in training, or do not fit it."""
-    training, mining = config.training, config.mining
+    """Raises InputError where settings on mined negatives have no effect in training, or do not fit it."""
+    training, mining, method = config.training, config.mining, config.method
+    if training.num_negatives == 0 and method.negatives == "private":
+        raise InputError("method.negatives: private has no effect with training.num_negatives 0")
+    if training.num_negatives == 0 and not method.in_batch:
+        raise InputError(
+            "method.in_batch is false, but training.num_negatives is 0: nothing to compare with; raise it"
+        )
     changed = [
         key for key, field in MiningConfig.model_fields.items() if getattr(mining, key) != field.default
     ]
@@ -205,8 +212,10 @@ def _describe(error: ValidationError, places: Places) -> str:
     first, *others = error.errors()
     key = tuple(str(part) for part in first["loc"])
     above = [key[:end] for end in range(len(key), 0, -1)]
-    below = [place for place in places if place[: len(key)] == key]
-    place = next((places[one] for one in (*above, *below) if one in places), "")
+    below = [place for place in places if place[: len(key)] == key and place != key]
+    # Where a section is at odds with itself, the place of a key that the message names says most.
+    named = [place for place in below if place[-1] in re.findall(r"\w+", str(first["msg"]))]
+    place = next((places[one] for one in (*named, *above, *below) if one in places), "")
     more = f" (and {len(others)} more)" if others else ""
     return f"{place}: {_problem(first, key)}{more}" if place else f"{_problem(first, key)}{more}"
 

@@ -73,6 +73,15 @@ def run_app(app: Callable[..., Any], *, usage_error: Any, arguments: Sequence[st
             traceback.print_exc()
         code, line = explained
         say(line)
+    _leave(code)
+
+
+def _leave(code: int | None) -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # Threads of the processes' link may outlive it, and then the interpreter's end aborts with all done.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code or 0)
     sys.exit(code)
 
 

@@ -4,10 +4,15 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from jaxtyping import install_import_hook
 
 # Before any test module imports the package: annotated functions and dataclasses are checked when called.
 install_import_hook("retrieval_cl", "shape_checks.checked")
+
+# Before anything imports triton, which reads it once: without a GPU its kernels are interpreted.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(scope="session")

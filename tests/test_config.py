@@ -108,6 +108,8 @@ def test_every_key_is_described():
         ("encoder: {kind: static, path: x}\n", (), "encoder: path = 'x' has no effect with kind 'static'"),
         ("training: {steps: 9, epochs_per_round: 2}\n", (), "epochs_per_round has no effect beside steps"),
         ("training: {lr: .nan}\n", (), "training.lr is nan"),
+        ("training:\n  batch_size: 8\n  graph_tokens: 9\n", (), "line 3: training: graph_tokens has no"),
+        ("method: {in_batch: false, positives: sum}\n", (), "positives: sum has no effect with in_batch"),
         ("name: a/b\n", (), "name is 'a/b'"),
         ("a: [1\nb: 2\n", (), "recipe.yaml, line 2: broken YAML: "),
         ("\tname: x\n", (), "recipe.yaml, line 1: broken YAML: "),
@@ -167,6 +169,13 @@ def test_mining_settings_without_a_mined_round_are_refused():
         with pytest.raises(InputError, match=r"mining\.depth has no effect: no round is mined for"):
             check_training(config)
         check_training(load_config(None, [way]))
+
+
+@pytest.mark.parametrize("setting", ["method.negatives=private", "method.in_batch=false"])
+def test_own_negatives_without_any_are_refused(setting):
+    with pytest.raises(InputError, match=r"method\.(negatives|in_batch).*training\.num_negatives"):
+        check_training(load_config(None, [setting, "training.num_negatives=0"]))
+    check_training(load_config(None, [setting]))
 
 
 def test_more_negatives_a_step_than_mined_are_refused():

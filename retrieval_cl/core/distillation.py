@@ -82,7 +82,7 @@ def _group(contrast: Contrast) -> tuple[Int64[Tensor, "A K"], Float[Tensor, "A K
     if own is None or teacher is None:
         raise InputError(
             "distillation needs a teacher's scores of each anchor's own candidates, and this batch has none; "
-            "set method.objective to one without a teacher, or take a source that gives scores"
+            "give the contrast `own` and `teacher`, or take another objective"
         )
     nobodys = column_ids(contrast.bank)[own.clamp_min(0)] == -1
     dtype = torch.promote_types(contrast.anchors.dtype, torch.float32)

@@ -85,7 +85,7 @@ class Engine(ABC):
     def sum_up(self) -> tuple[Float[Tensor, "K A"], Float[Tensor, "K C"]]:
         """Every reduction over the shared negatives of each anchor; where symmetric, of each column too.
 
-        Columns of tiles without a positive may hold sums over nothing; without `symmetric` there are none.
+        Columns of tiles that can have no positive may hold sums over nothing; not `symmetric`: no columns.
         """
 
     @abstractmethod

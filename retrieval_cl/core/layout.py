@@ -19,6 +19,7 @@ from retrieval_cl.core.identity import (
     private_negatives,
     target_pairs,
 )
+from retrieval_cl.core.ranks import num_ranks
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,9 @@ class Layout:
         """Numbers of the tiles of shared parts."""
         return [number for number, tile in enumerate(self.tiles) if tile.shared]
 
-    def has_positives(self, tile: int) -> bool:
-        """Whether any of `positives` lies in a tile."""
-        return self._positive_bounds[tile] < self._positive_bounds[tile + 1]
+    def may_have_positives(self, tile: int) -> bool:
+        """Whether a positive of any rank may lie in a tile: what another rank's are is not known here."""
+        return num_ranks() > 1 or self._positive_bounds[tile] < self._positive_bounds[tile + 1]
 
     def positive_slice(self, tile: int) -> slice:
         """Where `positives` holds the pairs of a tile."""

@@ -24,7 +24,7 @@ class Sums:
     """What the first pass leaves to the second: private negatives' logits, one row of sums a reduction.
 
     `columns` is empty where the reverse direction was not asked for, and has sums over nothing in tiles
-    without a positive.
+    that can have no positive.
     """
 
     private: Float[Tensor, " H"]

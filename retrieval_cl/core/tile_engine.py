@@ -59,8 +59,8 @@ class TileEngine(Engine):
         """See `Engine`."""
         task, tile = self.task, self.task.layout.tiles[number]
         vectors = task.operands.tile_vectors(tile)
-        has_positives = task.layout.has_positives(number)
-        columns = slice(tile.first, tile.first + len(vectors)) if has_positives else None
+        both = task.layout.may_have_positives(number)
+        columns = slice(tile.first, tile.first + len(vectors)) if both else None
         for chunk, (low, high) in enumerate(task.layout.chunks):
             logits, scratch = self._room.tile_logits(number, chunk, vectors)
             slope = self._waves.of_tile(
@@ -75,7 +75,7 @@ class TileEngine(Engine):
                 accumulate(found.vectors, factor.T, task.operands.scaled[low:high])
 
     def _columns_of(self, number: int, *, like: Tensor) -> list[Accumulator]:
-        if not self.task.symmetric or not self.task.layout.has_positives(number):
+        if not self.task.symmetric or not self.task.layout.may_have_positives(number):
             return []
         tile = self.task.layout.tiles[number]
         return [each.start(tile.stop - tile.start, like=like) for each in self.task.reductions]

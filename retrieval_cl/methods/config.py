@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -36,12 +36,21 @@ class GuardConfig(Settings):
 class MatryoshkaConfig(Settings):
     """Vectors that can be cut short: the loss is also taken on their first coordinates."""
 
-    dims: tuple[int, ...] = Field(
-        description="lengths of the prefixes in coordinates, such as [256, 128, 64]; name the full one too"
+    dims: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        min_length=1,
+        description="lengths of the prefixes in coordinates, such as [256, 128, 64]; name the full one too",
     )
-    weights: tuple[float, ...] | None = Field(
+    weights: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
         None, description="of each length, divided by their sum; null: equal"
     )
+
+    @model_validator(mode="after")
+    def _each_length_once(self) -> MatryoshkaConfig:
+        if len(set(self.dims)) < len(self.dims):
+            raise ValueError(f"dims {list(self.dims)}: a length stands twice")
+        if self.weights is not None and len(self.weights) != len(self.dims):
+            raise ValueError(f"{len(self.weights)} weights for {len(self.dims)} dims; give one a length")
+        return self
 
 
 class MethodConfig(Settings):
@@ -111,14 +120,6 @@ class MethodConfig(Settings):
     def _settings_have_an_effect(self) -> MethodConfig:
         if self.learned_temperature and not 0.01 <= self.temperature <= 1:
             raise ValueError(f"temperature {self.temperature}: a learned temperature stays within 0.01 .. 1")
-        if "negatives" in self.model_fields_set and self.negatives == "shared" and not self.in_batch:
-            raise ValueError(
-                "negatives: shared has no effect with in_batch: false (an anchor sees only its own)"
-            )
-        if self.symmetric and not self.in_batch:
-            raise ValueError(
-                "symmetric: true has no effect with in_batch: false (no anchor meets another's positive)"
-            )
         if self.objective == "sigmoid":
             idle = [key for key in ("symmetric", "decoupled", "hardness", "debias") if getattr(self, key)]
             if idle:
@@ -127,10 +128,28 @@ class MethodConfig(Settings):
                 raise ValueError("positives: mean is not known to objective: sigmoid; valid: target, sum")
         elif "bias" in self.model_fields_set:
             raise ValueError("bias has no effect with objective: info_nce")
-        if self.memory and not self.in_batch:
+        if self.memory_start and not self.memory:
+            raise ValueError(f"memory_start: {self.memory_start} has no effect with memory: 0")
+        return self
+
+    @model_validator(mode="after")
+    def _own_negatives_alone(self) -> MethodConfig:
+        if self.in_batch:
+            return self
+        if "negatives" in self.model_fields_set and self.negatives == "shared":
+            raise ValueError(
+                "negatives: shared has no effect with in_batch: false (an anchor sees only its own)"
+            )
+        if self.symmetric:
+            raise ValueError(
+                "symmetric: true has no effect with in_batch: false (no anchor meets another's positive)"
+            )
+        if self.positives != "target":
+            raise ValueError(
+                f"positives: {self.positives} has no effect with in_batch: false (an anchor has no other)"
+            )
+        if self.memory:
             raise ValueError(
                 f"memory: {self.memory} has no effect with in_batch: false (an anchor sees only its own)"
             )
-        if self.memory_start and not self.memory:
-            raise ValueError(f"memory_start: {self.memory_start} has no effect with memory: 0")
         return self

@@ -94,7 +94,17 @@ class DualEncoder(Method):
 
     @classmethod
     def build(cls, config: MethodConfig, encoder: nn.Module) -> DualEncoder:
-        """The method as the config says, around an encoder."""
+        """The method as the config says, around an encoder.
+
+        Raises:
+            InputError: a prefix of the vectors is longer than they are.
+        """
+        tower: Tower = encoder  # type: ignore[assignment]
+        if config.matryoshka is not None and max(config.matryoshka.dims) > tower.dim:
+            raise InputError(
+                f"method.matryoshka.dims has {max(config.matryoshka.dims)}, but the encoder gives vectors of "
+                f"{tower.dim} coordinates; valid dims are 1 to {tower.dim}"
+            )
         return cls(
             encoder,
             Temperature(config.temperature, learned=config.learned_temperature),

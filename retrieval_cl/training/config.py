@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from retrieval_cl.settings import Settings
 
@@ -54,7 +54,7 @@ class TrainingConfig(Settings):
         "auto", description="of the encoder's products; auto: bf16 where the processor has units for it"
     )
 
-    chunk_tokens: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+    chunk_tokens: int | Literal["auto"] | None = Field(
         None,
         description="a batch is embedded in chunks of at most so many tokens, padding included, and the loss "
         "still sees the whole batch (gradient cache); auto: the whole batch, halved while memory is short; "
@@ -77,6 +77,14 @@ class TrainingConfig(Settings):
         None, ge=1, description="steps from one checkpoint to the next; null: at rounds' ends"
     )
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints that are kept")
+
+    @field_validator("chunk_tokens", mode="before")
+    @classmethod
+    def _tokens_or_auto(cls, value: Any) -> Any:
+        # pydantic names the branches of a union, and only the first of its complaints would be told.
+        if value in (None, "auto") or (type(value) is int and value >= 1):
+            return value
+        raise ValueError(f"training.chunk_tokens is {value!r}; expected a whole number from 1, auto or null")
 
     @model_validator(mode="after")
     def _steps_or_epochs(self) -> TrainingConfig:

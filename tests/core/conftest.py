@@ -1,12 +1,5 @@
-"""Where there is no GPU the kernels are interpreted; Triton reads this when the kernels are imported."""
-
-import os
-
 import pytest
 import torch
-
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """What each of several ranks does: one step with every option, one short of memory, what must be refused."""
 
 import os
+import sys
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from retrieval_cl.core import tile_engine
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.guard import Guard
+from retrieval_cl.core.layout import TileSize
 from retrieval_cl.core.losses import info_nce, sigmoid
 from retrieval_cl.core.ranks import average_gradients, min_over_ranks, refuse_uneven
 from retrieval_cl.training.chunks import whole_tokens
@@ -45,10 +48,16 @@ def joined(rank, *, world, folder):
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
     torch.set_num_threads(1)
+    # Several tiles, of which some hold the positives of other ranks alone.
+    tile_engine.CPU_TILE = TileSize(rows=3, columns=2)
     # Ranks meet in a file: a free port may be taken by another program before they use it.
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=world)
     yield
     dist.destroy_process_group()
+    # Threads of the group may outlive it, and then the interpreter's end aborts with all done.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def take_steps(rank, *, world):

@@ -60,7 +60,7 @@ class SweepEngine(Engine):
             tile = task.layout.tiles[number]
             vectors = task.operands.tile_vectors(tile)
             span = slice(tile.first, tile.first + len(vectors))
-            both = task.symmetric and task.layout.has_positives(number)
+            both = task.symmetric and task.layout.may_have_positives(number)
             for chunk, (low, high) in enumerate(task.layout.chunks):
                 logits, scratch = room.tile_logits(number, chunk, vectors)
                 add_tile(
@@ -90,7 +90,7 @@ class SweepEngine(Engine):
         tile = task.layout.tiles[number]
         vectors = task.operands.tile_vectors(tile)
         span = slice(tile.first, tile.first + len(vectors))
-        columns = waves.columns_of(span) if task.layout.has_positives(number) else (None, None)
+        columns = waves.columns_of(span) if task.layout.may_have_positives(number) else (None, None)
         for chunk, (low, high) in enumerate(task.layout.chunks):
             logits, _ = self._room.tile_logits(number, chunk, vectors)
             factor = self._room.product_like(logits)
@@ -142,7 +142,7 @@ class FlashEngine(Engine):
         columns = new((task.layout.num_columns if task.symmetric else 0,), -torch.inf, dtype=torch.float32)
         for number in task.layout.shared_tiles:
             tile = task.layout.tiles[number]
-            both = task.symmetric and task.layout.has_positives(number)
+            both = task.symmetric and task.layout.may_have_positives(number)
             vectors = task.operands.tile_vectors(tile)
             across, down = flash.flash_sums(self._plan(number), scaled, vectors, symmetric=both)
             rows = add_logs(rows, across)
@@ -161,7 +161,7 @@ class FlashEngine(Engine):
         tile = task.layout.tiles[number]
         vectors = task.operands.tile_vectors(tile)
         span = slice(tile.first, tile.first + len(vectors))
-        logs, slopes = waves.columns_of(span) if task.layout.has_positives(number) else (None, None)
+        logs, slopes = waves.columns_of(span) if task.layout.may_have_positives(number) else (None, None)
         grad_scaled, grad_vectors = flash.flash_gradients(
             self._plan(number),
             task.operands.scaled,
