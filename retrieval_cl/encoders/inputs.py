@@ -22,6 +22,7 @@ _PADDED = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 # Encodings hold far more than their ids: a chunk bounds what stands in memory beside the result.
 _STATIC_CHUNK = 8192
 _TRANSFORMER_CHUNK = 1024
+_LARGE_BATCH, _CACHED_BATCH = 32_768, 4096
 
 
 class TokenInput(ABC):
@@ -34,6 +35,10 @@ class TokenInput(ABC):
     @abstractmethod
     def collate(self, tokens: Ragged, *, device: torch.device) -> Features:
         """Features of one batch; a row without tokens is allowed."""
+
+    @abstractmethod
+    def batch_tokens(self, device: torch.device) -> int:
+        """Tokens to embed together, padding included, for the most tokens a second."""
 
     @abstractmethod
     def describe(self) -> str:
@@ -79,6 +84,10 @@ class StaticInput(TokenInput):
             "input_ids": torch.from_numpy(tokens.values.astype(np.int64)).to(device, non_blocking=True),
             "offsets": torch.from_numpy(tokens.offsets[:-1]).to(device, non_blocking=True),
         }
+
+    def batch_tokens(self, device: torch.device) -> int:
+        """See the base class; a row costs so little that large batches pay everywhere."""
+        return _LARGE_BATCH
 
     def describe(self) -> str:
         """See the base class; a limit on tokens stands in the tokenizer itself."""
@@ -130,6 +139,10 @@ class TransformerInput(TokenInput):
         if self._has_types:
             features["token_type_ids"] = torch.zeros_like(features["input_ids"])
         return features | self._extras
+
+    def batch_tokens(self, device: torch.device) -> int:
+        """See the base class; on a processor what leaves the cache costs twice the time."""
+        return _CACHED_BATCH if device.type == "cpu" else _LARGE_BATCH
 
     def describe(self) -> str:
         """See the base class."""

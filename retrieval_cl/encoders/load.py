@@ -62,15 +62,19 @@ def build_encoder(
     return TextEncoder(model, token_dropout=config.token_dropout)
 
 
-def load_encoder(path: str | Path) -> TextEncoder:
+def load_encoder(path: str | Path, *, name: str = "model") -> TextEncoder:
     """The encoder of a sentence-transformers folder or model id, as it is.
+
+    Args:
+        path: the folder or id.
+        name: what errors call it, such as the key of the settings it comes from.
 
     Raises:
         InputError: there is none, or it cannot be loaded.
     """
     from retrieval_cl.encoders.text import TextEncoder
 
-    return TextEncoder(_load_trained(str(path), name="model"))
+    return TextEncoder(_load_trained(str(path), name=name))
 
 
 def _make_static(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -18,6 +19,8 @@ from torch.nn import functional
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.files import new_folder
 from retrieval_cl.core.relations import Ragged
+from retrieval_cl.encoders.ahead import token_windows
+from retrieval_cl.encoders.casting import Forward, forward_in
 from retrieval_cl.encoders.fingerprint import fingerprint_modules
 from retrieval_cl.encoders.inputs import TokenInput, make_token_input
 from retrieval_cl.encoders.packing import pack_rows
@@ -28,7 +31,6 @@ Progress = Callable[[int, int], None]
 
 # sentence-transformers' words for the two kinds: names of routes, of prompts, and of the `task` of a call.
 TASKS: dict[Kind, str] = {"query": "query", "passage": "document"}
-_BATCH_TOKENS = 32_768
 
 
 @final
@@ -88,17 +90,14 @@ class TextEncoder(nn.Module):
         """Unit rows with gradient, on the module's device; zeros where a static encoder gets no tokens."""
         if self.training and self._token_dropout > 0:
             tokens = drop_tokens(tokens, self._token_dropout)
-        features = self._inputs[kind].collate(tokens, device=self.device)
-        vectors: Tensor = self.model(features, task=TASKS[kind])["sentence_embedding"]
-        # Under autocast the modules end in a shorter type, in which a row's length is 1 to two digits only.
-        return vectors if vectors.dtype == torch.float32 else functional.normalize(vectors.float(), dim=-1)
+        return self._embed(tokens, kind=kind, forward=self.model)
 
     def encode(
         self,
         inputs: Sequence[str] | Ragged,
         *,
         kind: Kind,
-        batch_tokens: int = _BATCH_TOKENS,
+        batch_tokens: int | None = None,
         compute_dtype: torch.dtype | None = None,
         progress: Progress | None = None,
     ) -> Float32[np.ndarray, "N D"]:
@@ -107,23 +106,25 @@ class TextEncoder(nn.Module):
         Args:
             inputs: texts or token ids.
             kind: which prompt and tower.
-            batch_tokens: tokens embedded together, padding included.
-            compute_dtype: type of the matrix products (bfloat16); None: that of the weights.
+            batch_tokens: tokens embedded together, padding included; None: what is fast on the device.
+            compute_dtype: type to compute in (bfloat16); None: that of the weights.
             progress: called with rows done and rows in all after each batch.
 
         Raises:
             InputError: a vector is NaN or infinite; names the first such row.
         """
         assert not isinstance(inputs, str), "one text is a list of one text"
-        tokens = inputs if isinstance(inputs, Ragged) else self.tokenize(inputs, kind=kind)
-        vectors = np.empty((len(tokens), self.dim), dtype=np.float32)
+        budget = batch_tokens or self._inputs[kind].batch_tokens(self.device)
+        windows = token_windows(inputs, tokenize=self._inputs[kind].tokenize)
+        vectors = np.empty((len(inputs), self.dim), dtype=np.float32)
         done = 0
-        with self._evaluating(), torch.inference_mode(), _cast(self.device, compute_dtype):
-            for rows, batch in self._embed_packed(tokens, kind=kind, batch_tokens=batch_tokens):
+        with self._evaluating(), torch.inference_mode(), forward_in(self.model, compute_dtype) as forward:
+            embed = partial(self._embed, kind=kind, forward=forward)
+            for rows, batch in _embed_packed(windows, embed=embed, batch_tokens=budget):
                 vectors[rows] = batch.cpu().numpy()
                 done += len(rows)
                 if progress is not None:
-                    progress(done, len(tokens))
+                    progress(done, len(inputs))
         _refuse_not_finite(np.isfinite(vectors.sum(axis=1)), kind=kind)
         return vectors
 
@@ -142,18 +143,11 @@ class TextEncoder(nn.Module):
             self.model.save(str(part), create_model_card=False)
             (part / "README.md").write_text(_model_card(self), encoding="utf8")
 
-    def _embed_packed(
-        self, tokens: Ragged, *, kind: Kind, batch_tokens: int
-    ) -> Iterator[tuple[Int64[np.ndarray, " B"], Float[Tensor, "B D"]]]:
-        """Row numbers and vectors of each batch, one late: a GPU computes one while another is copied."""
-        waiting: tuple[Int64[np.ndarray, " B"], Float[Tensor, "B D"]] | None = None
-        for rows in pack_rows(tokens.counts, batch_tokens=batch_tokens):
-            vectors = self.embed(tokens.take(rows), kind=kind)
-            if waiting is not None:
-                yield waiting
-            waiting = (rows, vectors)
-        if waiting is not None:
-            yield waiting
+    def _embed(self, tokens: Ragged, *, kind: Kind, forward: Forward) -> Float[Tensor, "B D"]:
+        features = self._inputs[kind].collate(tokens, device=self.device)
+        vectors: Tensor = forward(features, task=TASKS[kind])["sentence_embedding"]
+        # In a shorter type a row's length is 1 to two digits only.
+        return vectors if vectors.dtype == torch.float32 else functional.normalize(vectors.float(), dim=-1)
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -196,10 +190,22 @@ def _passage_prompt(model: SentenceTransformer) -> str:
     return next((prompt for name in names if (prompt := model.prompts.get(name))), "")
 
 
-@contextmanager
-def _cast(device: torch.device, dtype: torch.dtype | None) -> Iterator[None]:
-    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-        yield
+def _embed_packed(
+    windows: Iterator[tuple[int, Ragged]],
+    *,
+    embed: Callable[[Ragged], Float[Tensor, "B D"]],
+    batch_tokens: int,
+) -> Iterator[tuple[Int64[np.ndarray, " B"], Float[Tensor, "B D"]]]:
+    """Row numbers and vectors of each batch, one late: a GPU computes one while another is copied."""
+    waiting: tuple[Int64[np.ndarray, " B"], Float[Tensor, "B D"]] | None = None
+    for first, tokens in windows:
+        for rows in pack_rows(tokens.counts, batch_tokens=batch_tokens):
+            vectors = embed(tokens.take(rows))
+            if waiting is not None:
+                yield waiting
+            waiting = (first + rows, vectors)
+    if waiting is not None:
+        yield waiting
 
 
 def _refuse_not_finite(finite: Bool[np.ndarray, " N"], *, kind: Kind) -> None:

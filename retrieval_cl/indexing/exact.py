@@ -2,230 +2,157 @@
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
-
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Int64
 from torch import Tensor
 
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.hits import Hits
 from retrieval_cl.indexing import order, shortlist
-from retrieval_cl.indexing.shortlist import BLOCK, Bounds, Shard
+from retrieval_cl.indexing.budget import (
+    CHUNK_BYTES,
+    DEFAULT_MEMORY,
+    SMALLEST_MEMORY,
+    Plan,
+    Work,
+    make_plan,
+    parse_memory,
+)
+from retrieval_cl.indexing.hit_files import check_room, new_hits, scratch_hits
+from retrieval_cl.indexing.rows import Matrix, Rows, Vectors
+from retrieval_cl.indexing.tile_search import search_tile
 
-DEFAULT_MEMORY = 512 * 2**20
-SMALLEST_MEMORY = 16 * 2**20
-Vectors = Float[np.ndarray, "_ _"] | Float[Tensor, "_ _"]
+__all__ = [
+    "DEFAULT_MEMORY",
+    "SMALLEST_MEMORY",
+    "Matrix",
+    "Vectors",
+    "check_finite",
+    "parse_memory",
+    "search",
+]
 
 # A smaller search gains nothing from bfloat16, and on some processors torch sums few rows' products in it.
 _BFLOAT16_WORK = 2**28
 _BFLOAT16_ROWS = 16
-_MOST_TILE_ROWS = 256
-_CHECKED_ROWS = 8192
-# A scoring chunk that leaves a core's second-level cache costs twice the time.
-_CHUNK_BYTES = {"cpu": 3 * 2**19, "cuda": 2**26}
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """Rows of a shard of passages, rows of a tile of queries, bytes of a scoring chunk."""
-
-    shard_rows: int
-    tile_rows: int
-    chunk_bytes: int
 
 
 def search(
-    queries: Vectors,
-    passages: Vectors,
+    queries: Matrix,
+    passages: Matrix,
     *,
     k: int,
     memory_bytes: int = DEFAULT_MEMORY,
     device: torch.device | str = "cpu",
+    device_bytes: int | None = None,
     first_pass: torch.dtype | None = None,
+    only: range | None = None,
+    out: Hits | None = None,
 ) -> Hits:
     """Finds the k passages of largest inner product with each query; cosine where rows are unit rows.
 
     Exact: a first pass of matrix products names a shortlist, `order.dot` gives its scores, and where the
     bound on the first pass does not rule out every other passage, all within the bound are scored. So the
-    hits depend neither on tiles, memory and number of threads, nor on the dtype of the first pass.
+    hits depend neither on tiles, shards, memory and number of threads, nor on the dtype of the first pass.
 
     Args:
-        queries: rows of floats; their float32 values count.
-        passages: rows of floats, fewer than 2**32; a memory map may be larger than memory.
+        queries: rows of floats; their float32 values count. One matrix, or its shards in order; memory maps
+            may be larger than memory.
+        passages: the same; fewer than 2**32 rows.
         k: hits a query; where it exceeds the passages, -1 and -inf fill up.
-        memory_bytes: bound on what is allocated beside the arguments and the result (20 bytes a hit
-            while it is made); at least 16 MiB.
+        memory_bytes: bound on the host's anonymous memory beside the arguments, result included; at least
+            32 MiB. A result of more than a quarter of it (12 bytes a hit) is a memory map of a nameless
+            temporary file.
         device: where to compute.
+        device_bytes: bound on the memory of a GPU; None takes three quarters of what is free there.
         first_pass: dtype of the first pass; None takes bfloat16 where the processor multiplies it fast.
+        only: a run of the queries to search instead of all; the result has a row for each of them.
+        out: where to put the result instead, as from `hit_files.map_hits`.
 
     Returns:
-        Scores and rows, ordered by score descending, ties by row ascending.
+        Scores and rows, ordered by score descending, ties by row ascending; `out` where it was given.
 
     Raises:
         InputError: k below 1, dims that differ, too little memory, or a row with NaN or infinity (named).
     """
-    _check(queries, passages, k=k, memory_bytes=memory_bytes)
     place = torch.device(device)
-    all_queries, all_passages = _tensor(queries), _tensor(passages)
-    keys = torch.full((len(all_queries), k), order.EMPTY)
-    dtype = first_pass or _fast_dtype(len(queries) * len(passages) * queries.shape[1], place)
-    if len(all_queries) < _BFLOAT16_ROWS:
+    rows, shards = Rows(queries, name="queries"), Rows(passages, name="passages")
+    _check(rows, shards, k=k, memory_bytes=memory_bytes)
+    wanted = range(len(rows)) if only is None else only
+    found = min(k, max(1, len(shards)))
+    dtype = first_pass or _fast_dtype(len(wanted) * len(shards) * rows.dim, place)
+    if len(wanted) < _BFLOAT16_ROWS:
         dtype = torch.float32
-    plan = _plan(all_queries, all_passages, k=k, memory_bytes=memory_bytes, device=place, dtype=dtype)
-    for start in range(0, len(all_passages), plan.shard_rows):
-        _search_shard(
-            all_queries, all_passages, keys, shard_start=start, plan=plan, device=place, first_pass=dtype
-        )
-    return _unpack(keys)
+    work = Work(len(wanted), len(shards), rows.dim, found, dtype.itemsize, shards.copied_bytes(place))
+    device_bytes = _device_budget(device_bytes, place)
+    plan = make_plan(work, memory_bytes=memory_bytes, device=place, device_bytes=device_bytes)
+    if out is None:
+        out = (new_hits if plan.keeps_hits else scratch_hits)(len(wanted), k)
+    check_room(out, len(wanted), k=k)
+    for start in range(0, len(wanted), plan.wave_rows):
+        wave = wanted[start : start + plan.wave_rows]
+        keys = _search_wave(rows, shards, wave=wave, k=found, plan=plan, device=place, first_pass=dtype)
+        _unpack(keys, out, first=start)
+    return out
 
 
-def check_finite(vectors: Vectors, *, name: str) -> None:
+def check_finite(vectors: Matrix, *, name: str) -> None:
     """Raises InputError naming the first row with NaN or infinity; a memory map is read in pieces."""
-    rows = _tensor(vectors)
-    for start in range(0, len(rows), _CHECKED_ROWS):
-        part = rows[start : start + _CHECKED_ROWS].to(torch.float32)
-        shortlist.checked_norms(part, name=name, first_row=start)
+    for start, part in Rows(vectors, name=name).pieces():
+        shortlist.checked_norms(part.to(torch.float32), name=name, first_row=start)
 
 
-def _search_shard(
-    queries: Float[Tensor, "Q D"],
-    passages: Float[Tensor, "N D"],
-    keys: Int64[Tensor, "Q k"],
+def _search_wave(
+    queries: Rows,
+    passages: Rows,
     *,
-    shard_start: int,
-    plan: _Plan,
+    wave: range,
+    k: int,
+    plan: Plan,
     device: torch.device,
     first_pass: torch.dtype,
-) -> None:
-    """Updates the packed hits by those of one shard, which lives here alone: two never share the memory."""
-    rows = passages[shard_start : shard_start + plan.shard_rows]
-    shard = shortlist.make_shard(rows, first_row=shard_start, first_pass=first_pass, device=device)
-    for start in range(0, len(queries), plan.tile_rows):
-        part = slice(start, start + plan.tile_rows)
-        tile = queries[part].to(device, torch.float32)
-        norms = shortlist.checked_norms(tile, name="queries", first_row=start)
-        before = keys[part].to(device)
-        keys[part] = _search_tile(tile, shard, norms=norms, before=before, chunk_bytes=plan.chunk_bytes).cpu()
-
-
-def _search_tile(
-    queries: Float32[Tensor, "Q D"],
-    shard: Shard,
-    *,
-    norms: Float32[Tensor, " Q"],
-    before: Int64[Tensor, "Q k"],
-    chunk_bytes: int,
-) -> Int64[Tensor, "Q k"]:
-    """Merges the shard's hits into those found before, which have lower rows."""
-    k = before.shape[1]
-    products, bounds = shortlist.multiply(queries, shard, norms=norms)
-    values, columns, rest = shortlist.select(products, count=_shortlist_length(k))
-    # At least k passages of the shortlist, or those found before, reach the floor.
-    floor = order.unpack(before[:, -1:])[0]
-    if values.shape[1] >= k:
-        floor = torch.maximum(floor, bounds.lower(values[:, k - 1 : k]))
-    wanted = (bounds.upper(values) >= floor) & (values > -torch.inf)
-    found = _score(queries, shard, columns=columns, wanted=wanted, chunk_bytes=chunk_bytes)
-    keys = order.best(torch.cat([before, found], dim=1), k=k)
-    reached = order.unpack(keys[:, -1:])[0]
-    doubtful = ((rest > -torch.inf) & (bounds.upper(rest) >= reached)).nonzero()[:, 0]
-    for row in doubtful[:, None]:
-        keys[row] = _widen(
-            queries[row],
-            shard,
-            products=products[row],
-            bounds=bounds.take(row),
-            before=before[row],
-            reached=reached[row],
-            chunk_bytes=chunk_bytes,
+) -> Int64[Tensor, "W k"]:
+    """Packed hits of some queries among all passages."""
+    keys = torch.full((len(wave), k), order.EMPTY)
+    for start in range(0, len(passages), plan.shard_rows):
+        _search_shard(
+            queries, passages, keys, wave=wave, first=start, plan=plan, device=device, first_pass=first_pass
         )
     return keys
 
 
-def _widen(
-    query: Float32[Tensor, "1 D"],
-    shard: Shard,
+def _search_shard(
+    queries: Rows,
+    passages: Rows,
+    keys: Int64[Tensor, "W k"],
     *,
-    products: Float[Tensor, "1 S"],
-    bounds: Bounds,
-    before: Int64[Tensor, "1 k"],
-    reached: Float32[Tensor, "1 1"],
-    chunk_bytes: int,
-) -> Int64[Tensor, "1 k"]:
-    """Scores every passage that can reach what the shortlist's k-th hit reached."""
-    values = products.float()
-    columns = ((values > -torch.inf) & (bounds.upper(values) >= reached)).nonzero()[None, :, 1]
-    wanted = torch.ones_like(columns, dtype=torch.bool)
-    found = _score(query, shard, columns=columns, wanted=wanted, chunk_bytes=chunk_bytes)
-    return order.best(torch.cat([before, found], dim=1), k=before.shape[1])
+    wave: range,
+    first: int,
+    plan: Plan,
+    device: torch.device,
+    first_pass: torch.dtype,
+) -> None:
+    """Updates the packed hits by those of one shard, which lives here alone: two never share the memory."""
+    rows = passages.read(first, first + plan.shard_rows, device=device)
+    shard = shortlist.make_shard(rows, first_row=first, first_pass=first_pass, device=device)
+    for start in range(wave.start, wave.stop, plan.tile_rows):
+        stop = min(start + plan.tile_rows, wave.stop)
+        here = slice(start - wave.start, stop - wave.start)
+        tile = queries.read(start, stop, device=device).to(torch.float32)
+        norms = shortlist.checked_norms(tile, name="queries", first_row=start)
+        before = keys[here].to(device)
+        keys[here] = search_tile(tile, shard, norms=norms, before=before, chunk_bytes=plan.chunk_bytes).cpu()
 
 
-def _score(
-    queries: Float32[Tensor, "Q D"],
-    shard: Shard,
-    *,
-    columns: Int64[Tensor, "Q L"],
-    wanted: Bool[Tensor, "Q L"],
-    chunk_bytes: int,
-) -> Int64[Tensor, "Q L"]:
-    """Packed scores of the wanted columns, which come first in each row; EMPTY elsewhere."""
-    keys = torch.full_like(columns, order.EMPTY)
-    chunk = max(1, chunk_bytes // (4 * max(1, queries.shape[1])))
-    counts = wanted.sum(dim=1).tolist()
-    step = min(max(1, columns.shape[1]), chunk)
-    tall = max(1, chunk // step)
-    for top in range(0, len(queries), tall):
-        width = max(counts[top : top + tall])
-        for left in range(0, width, step):
-            here = (slice(top, top + tall), slice(left, min(width, left + step)))
-            rows = columns[here]
-            terms = shard.vectors.index_select(0, rows.flatten()).view(*rows.shape, -1)
-            scores = order.fold(terms.mul_(queries[here[0], None]))
-            keys[here] = order.pack(scores, rows + shard.first_row)
-    return keys.masked_fill_(~wanted, order.EMPTY)
-
-
-def _unpack(keys: Int64[Tensor, "Q k"]) -> Hits:
-    scores, rows = np.empty(keys.shape, dtype=np.float32), np.empty(keys.shape, dtype=np.int64)
-    step = max(1, _CHUNK_BYTES["cpu"] // (16 * keys.shape[1]))
+def _unpack(keys: Int64[Tensor, "W k"], out: Hits, *, first: int) -> None:
+    """Writes a wave's hits to their rows of the result; -1 and -inf beyond its width."""
+    width = keys.shape[1]
+    step = max(1, CHUNK_BYTES["cpu"] // (16 * width))
     for start in range(0, len(keys), step):
-        part = slice(start, start + step)
-        part_scores, part_rows = order.unpack(keys[part])
-        scores[part], rows[part] = part_scores.numpy(), part_rows.numpy()
-    return Hits(scores, rows)
-
-
-def _shortlist_length(k: int) -> int:
-    return k + max(32, k // 2)
-
-
-def _plan(
-    queries: Tensor, passages: Tensor, *, k: int, memory_bytes: int, device: torch.device, dtype: torch.dtype
-) -> _Plan:
-    """Half of the memory holds the shard, a quarter the tile of queries, the rest a scoring chunk."""
-    dim, size = max(1, queries.shape[1]), dtype.itemsize
-    copied = 0 if passages.dtype == torch.float32 and device.type == "cpu" else 4 * dim
-    shard_rows = _share(len(passages), memory_bytes // 2 // (size * dim + copied), multiple=BLOCK)
-    length = min(_shortlist_length(k), shard_rows)
-    # A row of the tile: products (and their float32 copy where no block is skipped), block maxima, the
-    # columns looked into with index and value, the packed hits of both sides while they are merged.
-    searched = min(BLOCK * length, shard_rows)
-    row_bytes = (
-        shard_rows * (size + (4 if 2 * BLOCK * length >= shard_rows else 0)) + shard_rows // BLOCK * 16
-    )
-    row_bytes += searched * (8 + size + 4) + 80 * (length + k) + 12 * dim
-    tile_rows = _share(len(queries), min(_MOST_TILE_ROWS, memory_bytes // 4 // row_bytes), multiple=1)
-    chunk_bytes = min(_CHUNK_BYTES.get(device.type, _CHUNK_BYTES["cuda"]), memory_bytes // 16)
-    return _Plan(shard_rows, tile_rows, chunk_bytes)
-
-
-def _share(total: int, most: int, *, multiple: int) -> int:
-    """Rows a part so that parts are about equal and none exceeds `most`: a small last part is waste."""
-    parts = -(-total // max(multiple, most // multiple * multiple))
-    return max(1, -(-total // max(1, parts) // multiple)) * multiple
+        scores, rows = order.unpack(keys[start : start + step])
+        here = slice(first + start, first + start + len(rows))
+        out.scores[here, :width], out.rows[here, :width] = scores.numpy(), rows.numpy()
+        out.scores[here, width:], out.rows[here, width:] = -torch.inf, -1
 
 
 def _fast_dtype(work: int, device: torch.device) -> torch.dtype:
@@ -236,25 +163,30 @@ def _fast_dtype(work: int, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast and work >= _BFLOAT16_WORK else torch.float32
 
 
-def _check(queries: Vectors, passages: Vectors, *, k: int, memory_bytes: int) -> None:
-    if queries.ndim != 2 or passages.ndim != 2 or queries.shape[1] != passages.shape[1]:
+def _device_budget(device_bytes: int | None, device: torch.device) -> int:
+    if device.type != "cuda":
+        if device_bytes is not None:
+            raise InputError(
+                f"device memory is given ({device_bytes} bytes), but the device is {device.type}"
+            )
+        return 0
+    if device_bytes is None:
+        return torch.cuda.mem_get_info(device)[0] * 3 // 4
+    if device_bytes < SMALLEST_MEMORY:
+        raise InputError(f"device_bytes is {device_bytes}; search needs at least {SMALLEST_MEMORY} (32 MiB)")
+    return device_bytes
+
+
+def _check(queries: Rows, passages: Rows, *, k: int, memory_bytes: int) -> None:
+    if queries.dim != passages.dim:
         raise InputError(
-            f"queries have shape {tuple(queries.shape)}, passages {tuple(passages.shape)}; "
+            f"queries have shape {(len(queries), queries.dim)}, passages {(len(passages), passages.dim)}; "
             "expected two matrices of one width (vectors of one model)"
         )
     if k < 1:
         raise InputError(f"k is {k}; expected at least 1 hit a query")
     if memory_bytes < SMALLEST_MEMORY:
         raise InputError(
-            f"memory_bytes is {memory_bytes}; exact search needs at least {SMALLEST_MEMORY} (16 MiB)"
+            f"memory_bytes is {memory_bytes}; exact search needs at least {SMALLEST_MEMORY} (32 MiB)"
         )
     assert len(passages) < order.LAST_ROW
-
-
-def _tensor(vectors: Vectors) -> Tensor:
-    if not isinstance(vectors, np.ndarray):
-        return vectors.detach()
-    with warnings.catch_warnings():
-        # Read-only memory maps are only read here; torch warns that it cannot know.
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(vectors)

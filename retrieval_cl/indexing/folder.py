@@ -15,8 +15,9 @@ from jaxtyping import Float32
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.files import hash_file, new_folder, read_manifest, write_manifest
 from retrieval_cl.indexing import exact, store
+from retrieval_cl.indexing.approximate import Approximate, FaissSettings, build_approximate
 from retrieval_cl.indexing.bm25 import Lexical
-from retrieval_cl.indexing.faiss_index import FaissIndex, resolve
+from retrieval_cl.indexing.faiss_gpu import Say
 from retrieval_cl.indexing.index import FAISS, LEXICAL, PASSAGES, Index
 from retrieval_cl.indexing.passages import write_passages
 
@@ -34,10 +35,12 @@ def write_index(
     fingerprint: str,
     encoder_path: Path | None = None,
     copy_encoder: bool = False,
-    factory: str | None = None,
+    faiss: FaissSettings | None = None,
+    query_vectors: Float32[np.ndarray, "Q D"] | None = None,
     lexical: Lexical | None = None,
     made_by: Mapping[str, object] | None = None,
-) -> None:
+    say: Say = lambda line: None,
+) -> Approximate | None:
     """Writes an index, whole or not at all; one that stands there is replaced.
 
     Args:
@@ -49,19 +52,27 @@ def write_index(
         fingerprint: of the encoder that made the vectors.
         encoder_path: its folder; kept as a path relative to the index, so that both may move together.
         copy_encoder: copies that folder into the index instead.
-        factory: FAISS factory string or 'auto'; None searches exactly and needs no faiss.
+        faiss: the FAISS index to build; None searches exactly and needs no faiss.
+        query_vectors: real queries by which its recall is measured; None: rows of the corpus stand in.
         lexical: BM25 over the same passages, for hybrid search.
         made_by: further facts for the manifest (data set, versions, settings).
+        say: gets a line on the FAISS index.
+
+    Returns:
+        The FAISS index with its measured recall; None where there is none.
 
     Raises:
-        InputError: counts differ, an id stands twice, a vector is not finite, or FAISS refuses the factory.
+        InputError: counts differ, an id stands twice, a vector is not finite, or FAISS refuses the factory,
+            has no room in its memory, or stays below its target recall.
     """
     _check_parts(vectors, ids=ids, titles=titles, texts=texts, lexical=lexical)
     with new_folder(folder) as part:
         np.save(part / store.VECTORS, vectors)
         write_passages(part / PASSAGES, ids=ids, titles=titles, texts=texts)
-        if factory is not None:
-            FaissIndex.build(vectors, factory=factory).save(part / FAISS)
+        built = None
+        if faiss is not None:
+            built = build_approximate(vectors, faiss, queries=query_vectors, say=say)
+            built.index.save(part / FAISS)
         if lexical is not None:
             lexical.save(part / LEXICAL)
         write_manifest(
@@ -71,11 +82,13 @@ def write_index(
             dim=int(vectors.shape[1]),
             fingerprint=fingerprint,
             encoder=_keep_encoder(part, folder, encoder_path=encoder_path, copied=copy_encoder),
-            faiss_factory=None if factory is None else resolve(factory, num_rows=len(vectors)),
+            faiss_factory=None if built is None else built.choice.factory,
+            faiss=None if built is None else built.to_json(),
             lexical=lexical is not None,
             made_by=dict(made_by or {}),
             files=_describe(part),
         )
+    return built
 
 
 def open_index(folder: Path, *, fingerprint: str | None = None, check_hashes: bool = True) -> Index:

@@ -14,15 +14,13 @@ from jaxtyping import Float32
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.hits import Hits
 from retrieval_cl.indexing import exact, store
+from retrieval_cl.indexing.approximate import search_near
 from retrieval_cl.indexing.bm25 import Lexical
 from retrieval_cl.indexing.faiss_index import FaissIndex
 from retrieval_cl.indexing.passages import Passage, PassageFile
 from retrieval_cl.indexing.postings import Words
-from retrieval_cl.indexing.rescore import rescore
 
 PASSAGES, FAISS, LEXICAL = "passages.parquet", "index.faiss", "lexical"
-# Hits asked of FAISS beyond k, as its order at the k-th place is not ours.
-_FAISS_MARGIN = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +69,8 @@ class Index:
     def search(self, queries: Float32[np.ndarray, "Q D"], *, k: int) -> Hits:
         """The k nearest passages; all of them where k exceeds their number.
 
-        Exact, or what the FAISS index finds, scored and ordered as exact search does.
+        Exact, or what the FAISS index finds with the settings it was measured with, scored and ordered as
+        exact search does.
 
         Raises:
             InputError: k below 1, another width than the index has, or a query that is not finite.
@@ -85,8 +84,7 @@ class Index:
         if self._faiss is None or k < 1:
             return exact.search(queries, self.vectors, k=found)
         exact.check_finite(queries, name="queries")
-        near = self._faiss.search(queries, k=min(found + _FAISS_MARGIN, len(self)))
-        return rescore(queries, self.vectors, rows=near.rows, k=found)
+        return search_near(self._faiss, queries, self.vectors, k=found, per_hit=self._per_hit)
 
     def search_words(self, query_words: Words, *, k: int) -> Hits:
         """The k best passages by BM25; all of them where k exceeds their number.
@@ -106,7 +104,14 @@ class Index:
 
     @cached_property
     def _faiss(self) -> FaissIndex | None:
+        # The file holds the knob as it was tuned.
         return None if self.manifest["faiss_factory"] is None else FaissIndex.load(self.folder / FAISS)
+
+    @property
+    def _per_hit(self) -> int:
+        # Indexes of before recall was measured do not say.
+        described = self.manifest.get("faiss")
+        return 1 if described is None else int(described["search"]["candidates_per_hit"])
 
     @cached_property
     def _words(self) -> Lexical:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Int64
 
 from retrieval_cl.core.hits import Hits
 from retrieval_cl.indexing import order
+from retrieval_cl.indexing.rows import Matrix, Rows
 
 _CHUNK_FLOATS = 2**18
 
 
 def rescore(
-    queries: Float32[np.ndarray, "Q D"],
-    passages: Float32[np.ndarray, "N D"],
+    queries: Matrix,
+    passages: Matrix,
     *,
     rows: Int64[np.ndarray, "Q L"],
     k: int,
@@ -23,17 +24,18 @@ def rescore(
 
     Args:
         queries: row i is scored against the passages of `rows[i]`.
-        passages: may be a memory map.
+        passages: rows of floats, or their shards in order; may be memory maps.
         rows: passage rows, each at most once a query; -1 is no passage.
         k: hits a query; -1 and -inf fill up.
     """
+    all_queries, all_passages = Rows(queries, name="queries"), Rows(passages, name="passages")
     keys = torch.full(rows.shape, order.EMPTY)
     pair_queries, pair_places = np.nonzero(rows >= 0)
-    step = max(1, _CHUNK_FLOATS // max(1, queries.shape[1]))
+    step = max(1, _CHUNK_FLOATS // max(1, all_queries.dim))
     for start in range(0, len(pair_queries), step):
         owner, place = pair_queries[start : start + step], pair_places[start : start + step]
         found = rows[owner, place]
-        scores = order.dot(torch.from_numpy(queries[owner]), torch.from_numpy(passages[found]))
+        scores = order.dot(all_queries.take(owner), all_passages.take(found))
         keys[owner, place] = order.pack(scores, torch.from_numpy(found))
     best, best_rows = order.unpack(order.best(keys, k=k))
     return Hits(best.numpy(), best_rows.numpy())

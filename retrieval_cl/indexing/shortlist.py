@@ -14,7 +14,7 @@ from retrieval_cl.core.errors import InputError
 BLOCK = 32
 # A product whose result is rounded to bfloat16 (8 significant bits) is off by at most this share of itself.
 _BFLOAT16_ROUNDING = 2.0**-8
-_CONVERTED_BYTES = 2**21
+_CONVERTED_BYTES = {"cpu": 2**21, "cuda": 2**26}
 _LARGEST_NORM = 1e18
 # Processors may take values below 1e-38 as zero.
 _FLUSHED = 1e-30
@@ -25,7 +25,7 @@ class Shard:
     """A run of passages made ready for search.
 
     Attributes:
-        vectors: their float32 values, for the final scores.
+        vectors: as they are kept, of which the float32 values give the final scores.
         compared: the same less their mean, in the first pass's dtype, zero rows up to a multiple of BLOCK.
             The mean moves all scores of a query alike; without it rows and rounding errors are smaller.
         mean: the mean that was taken off.
@@ -35,7 +35,7 @@ class Shard:
         largest_residual: largest norm of what rounding to the first pass's dtype took off a row.
     """
 
-    vectors: Float32[Tensor, "R D"]
+    vectors: Float[Tensor, "R D"]
     compared: Float[Tensor, "S D"]
     mean: Float32[Tensor, " D"]
     first_row: int
@@ -79,19 +79,25 @@ def make_shard(
     Raises:
         InputError: a row holds NaN or infinity.
     """
-    vectors = passages.to(device, torch.float32)
-    norms = checked_norms(vectors, name="passages", first_row=first_row)
+    vectors = passages.to(device)
     count, dim = vectors.shape
-    mean = vectors.mean(dim=0)
+    step = max(1, _CONVERTED_BYTES.get(device.type, _CONVERTED_BYTES["cpu"]) // (4 * max(1, dim)))
+    starts = range(0, count, step)
+    longest = vectors.new_zeros(3, dtype=torch.float32)
+    total = vectors.new_zeros(dim, dtype=torch.float32)
+    for start in starts:
+        part = vectors[start : start + step].to(torch.float32)
+        norms = checked_norms(part, name="passages", first_row=first_row + start)
+        longest[0] = torch.maximum(longest[0], norms.max())
+        total += part.sum(dim=0)
+    mean = total / max(1, count)
     compared = vectors.new_zeros((-(-count // BLOCK) * BLOCK, dim), dtype=first_pass)
-    longest_compared = largest_residual = 0.0
-    step = max(1, _CONVERTED_BYTES // (4 * max(1, dim)))
-    for start in range(0, count, step):
-        centred = vectors[start : start + step] - mean
+    for start in starts:
+        centred = vectors[start : start + step].to(torch.float32) - mean
         rounded = compared[start : start + len(centred)].copy_(centred)
-        longest_compared = max(longest_compared, float(_norms(centred).max()))
-        largest_residual = max(largest_residual, float(_norms(centred.sub_(rounded)).max()))
-    return Shard(vectors, compared, mean, first_row, float(norms.max()), longest_compared, largest_residual)
+        longest[1] = torch.maximum(longest[1], _norms(centred).max())
+        longest[2] = torch.maximum(longest[2], _norms(centred.sub_(rounded)).max())
+    return Shard(vectors, compared, mean, first_row, *longest.tolist())
 
 
 def checked_norms(vectors: Float32[Tensor, "N D"], *, name: str, first_row: int = 0) -> Float32[Tensor, " N"]:

@@ -11,6 +11,7 @@ from jaxtyping import Int64
 
 from retrieval_cl.core.hits import Hits
 from retrieval_cl.core.relations import Ragged
+from retrieval_cl.mining.scorers import Reranker
 from retrieval_cl.mining.table import NegativeTable
 
 
@@ -31,8 +32,16 @@ class Among:
 
     def back(self, table: NegativeTable) -> NegativeTable:
         """A table mined within, by rows of the corpus; -1 stays."""
-        there = table.rows >= 0
-        return replace(table, rows=np.where(there, self.rows[np.where(there, table.rows, 0)], -1))
+        positives = None if table.positives is None else self._outside(table.positives)
+        return replace(table, rows=self._outside(table.rows), positives=positives)
+
+    def reranker(self, reranker: Reranker) -> Reranker:
+        """The same scores, asked for by rows within."""
+        return lambda queries, rows: reranker(queries, self.rows[rows])
+
+    def _outside(self, rows: Int64[np.ndarray, "*S"]) -> Int64[np.ndarray, "*S"]:
+        there = rows >= 0
+        return np.where(there, self.rows[np.where(there, rows, 0)], -1)
 
     def _hits(self, hits: Hits) -> Hits:
         kept = np.isin(hits.rows, self.rows)

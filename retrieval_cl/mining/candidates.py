@@ -12,7 +12,7 @@ from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.hits import Hits
 from retrieval_cl.mining.rules import Candidates
 from retrieval_cl.mining.scorers import Scorer
-from retrieval_cl.mining.table import SOURCES
+from retrieval_cl.mining.table import SOURCES, NegativeTable
 
 Search = Callable[[Float32[np.ndarray, "Q D"], int], Hits]
 """(query vectors, k) -> the k best passages of each query."""
@@ -65,6 +65,22 @@ def score_kept(candidates: Candidates, scorer: Scorer, *, numbers: Int64[np.ndar
     return replace(candidates, scores=scores)
 
 
+def previous_hits(table: NegativeTable, queries: Int64[np.ndarray, " Q"]) -> Hits:
+    """The negatives of an earlier round as a list of candidates; what was drawn at random there is none.
+
+    Args:
+        table: of the earlier round, by the same rows.
+        queries: query rows; one that the table lacks has no hit.
+    """
+    lines = table.row_of(queries)
+    there = lines >= 0
+    rows = np.full((len(queries), table.num_negatives), -1, dtype=np.int64)
+    sources = table.sources[lines[there]]
+    rows[there] = np.where(sources == SOURCES.index("random"), -1, table.rows[lines[there]])
+    # -inf, not the old scores: candidates are scored by the current vectors.
+    return Hits(np.full(rows.shape, -np.inf, dtype=np.float32), rows)
+
+
 def check_extra(extra: Mapping[str, Hits], *, num_queries: int, num_passages: int) -> None:
     """Checks the further lists.
 
@@ -72,9 +88,9 @@ def check_extra(extra: Mapping[str, Hits], *, num_queries: int, num_passages: in
         InputError: an unknown source, another number of queries, or a row outside the corpus.
     """
     for name, hits in extra.items():
-        if name not in SOURCES:
+        if name not in SOURCES or name == "dense":
             raise InputError(
-                f"extra candidates from '{name}': no such source; the sources are {', '.join(SOURCES)}"
+                f"extra candidates from '{name}': no such source; the sources are {', '.join(SOURCES[1:])}"
             )
         if len(hits.rows) != num_queries:
             raise InputError(

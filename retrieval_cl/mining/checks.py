@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from jaxtyping import Float, Int64
 
 from retrieval_cl.core.errors import InputError
+from retrieval_cl.core.hits import Hits
 from retrieval_cl.core.relations import Ragged
+from retrieval_cl.mining.config import MiningConfig
+from retrieval_cl.mining.scorers import Reranker
+from retrieval_cl.mining.shingles import ShingleSets
 
 _BLOCK = 1 << 16
 
@@ -60,3 +66,26 @@ def check_relations(
         raise InputError(
             f"query row {query}: positive {passage} is no passage row; valid are 0 to {num_passages - 1}"
         )
+
+
+def check_given(
+    config: MiningConfig,
+    *,
+    extra: Mapping[str, Hits],
+    reranker: Reranker | None,
+    shingles: ShingleSets | None,
+    num_passages: int,
+) -> None:
+    """Raises InputError where a setting lacks what it needs, or something was given that no setting uses."""
+    if config.reranker is not None and reranker is None:
+        raise InputError(f"mining.reranker is '{config.reranker}', but no reranker was passed to the miner")
+    if config.second_model is not None and "second" not in extra:
+        raise InputError(
+            f"mining.second_model is '{config.second_model}', but it gave no candidates 'second'"
+        )
+    if config.near_text is not None and shingles is None:
+        raise InputError("mining.near_text is set, but the miner was given no shingles of the passages")
+    if config.near_text is None and shingles is not None:
+        raise InputError("shingles were given to the miner, but mining.near_text is not set")
+    if shingles is not None and len(shingles.sets) != num_passages:
+        raise InputError(f"shingles of {len(shingles.sets)} texts for {num_passages} passages")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Int64, Num
 
+from retrieval_cl.mining.config import Quota
 from retrieval_cl.mining.rules import Candidates
 from retrieval_cl.mining.table import SOURCES, NegativeTable
 
@@ -26,12 +28,14 @@ class MiningCounts:
         removed: candidates each rule removed that were kept until then, in the order of the rules.
         kept: candidates left after all rules.
         drawn: places of the table filled, per source.
-        short_queries: queries with fewer kept candidates than negatives wanted.
-        missing: places that no kept candidate could fill, filled at random or not.
+        short_queries: queries with fewer candidates to draw than places for them.
+        missing: places that no candidate could fill, filled at random or not.
         empty: places that stayed empty.
         mean_rank: of the drawn that have a rank; None where none has.
         rank_quantiles: quantile (0 to 1) -> rank of the drawn; empty where none has a rank.
         score_quantiles: quantile (0 to 1) -> score of the drawn that were found, not random.
+        unmet: source -> places that its quota kept for it and it could not fill.
+        widened: queries that were searched again, and deeper.
     """
 
     num_queries: int
@@ -45,6 +49,8 @@ class MiningCounts:
     mean_rank: float | None
     rank_quantiles: dict[float, float]
     score_quantiles: dict[float, float]
+    unmet: dict[str, int] = field(default_factory=dict)
+    widened: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; quantiles become keys such as "0.05"."""
@@ -63,18 +69,31 @@ class Tally:
     kept: int = 0
     short_queries: int = 0
     missing: int = 0
+    widened: int = 0
 
-    def add(self, candidates: Candidates, removed: dict[str, int], *, num_negatives: int) -> None:
-        """Counts one chunk: what was found, what the rules removed, and what is left of it."""
+    def add(
+        self,
+        candidates: Candidates,
+        removed: Mapping[str, Int64[np.ndarray, " Q"]],
+        *,
+        drawn: Int64[np.ndarray, " Q"],
+        wanted: int,
+    ) -> None:
+        """Counts one chunk.
+
+        Args:
+            candidates: what was found, and what of it is left.
+            removed: rule -> candidates of each query it removed.
+            drawn: candidates of each query that were drawn.
+            wanted: places of a query for candidates.
+        """
         self.found.update(_per_source(candidates.sources[candidates.rows >= 0]))
-        self.removed.update(removed)
-        kept = np.count_nonzero(candidates.kept, axis=1)
-        lacking = np.maximum(num_negatives - kept, 0)
-        self.kept += int(kept.sum())
-        self.short_queries += int(np.count_nonzero(lacking))
-        self.missing += int(lacking.sum())
+        self.removed.update({name: int(numbers.sum()) for name, numbers in removed.items()})
+        self.kept += int(np.count_nonzero(candidates.kept))
+        self.short_queries += int(np.count_nonzero(drawn < wanted))
+        self.missing += int((wanted - drawn).sum())
 
-    def counts(self, table: NegativeTable) -> MiningCounts:
+    def counts(self, table: NegativeTable, *, quotas: Mapping[str, Quota]) -> MiningCounts:
         """The counts of the whole round, whose result is `table`."""
         there = table.rows >= 0
         ranked = table.ranks >= 0
@@ -91,7 +110,14 @@ class Tally:
             mean_rank=float(ranks.mean()) if len(ranks) else None,
             rank_quantiles=_quantiles(ranks),
             score_quantiles=_quantiles(table.scores[ranked]),
+            unmet={name: _unmet(table, name, least=quota.least) for name, quota in quotas.items()},
+            widened=self.widened,
         )
+
+
+def _unmet(table: NegativeTable, source: str, *, least: int) -> int:
+    given = np.count_nonzero(table.sources == SOURCES.index(source), axis=1)
+    return int(np.maximum(least - given, 0).sum())
 
 
 def _per_source(sources: Num[np.ndarray, " V"]) -> dict[str, int]:

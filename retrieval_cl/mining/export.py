@@ -1,25 +1,25 @@
-"""Writes a table of negatives as texts for sentence-transformers: triplets or tuples, JSONL or Parquet."""
+"""Writes a table of negatives as texts for sentence-transformers and FlagEmbedding: JSONL or Parquet."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32
 
 from retrieval_cl.core.errors import InputError
-from retrieval_cl.core.files import new_file
 from retrieval_cl.core.relations import Ragged
+from retrieval_cl.mining.export_files import writer_of
+from retrieval_cl.mining.export_rows import Texts
 from retrieval_cl.mining.table import NegativeTable
 
-_CHUNK = 4096
-_Columns = dict[str, list[Any]]
+Shape = Literal["triplets", "tuples", "pairs", "lists", "flagembedding"]
+Scores = Literal["vectors", "teacher", "none"]
+"""vectors: cosines; teacher: the reranker's; none: no scores, and labels where a shape has them."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,24 @@ class Exported:
     pairs_left_out: int
 
 
+class Writer(Protocol):
+    """What each shape is written by; arguments and errors are those of `write_triplets`."""
+
+    def __call__(
+        self,
+        path: Path,
+        table: NegativeTable,
+        *,
+        queries: Sequence[str],
+        passages: Sequence[str],
+        positives: Ragged,
+        positive_scores: Float32[np.ndarray, " V"] | None,
+        scores: Scores = "vectors",
+    ) -> Exported:
+        """Writes the file."""
+        ...
+
+
 def write_triplets(
     path: Path,
     table: NegativeTable,
@@ -37,7 +55,8 @@ def write_triplets(
     queries: Sequence[str],
     passages: Sequence[str],
     positives: Ragged,
-    positive_scores: Float32[np.ndarray, " V"],
+    positive_scores: Float32[np.ndarray, " V"] | None,
+    scores: Scores = "vectors",
 ) -> Exported:
     """Writes one row for each query, positive and negative, with `scores` = [positive's, negative's].
 
@@ -47,17 +66,16 @@ def write_triplets(
         queries: text of every query row.
         passages: text of every passage row.
         positives: passage rows that match the query of row i of the table.
-        positive_scores: score of each of `positives.values`, of the same kind as the table's.
+        positive_scores: the vectors' score of each of `positives.values`; read for scores "vectors" only.
+        scores: which are written.
 
     Raises:
-        InputError: the path has another ending.
+        InputError: the path has another ending, or the table has no teacher's scores and they are wanted.
     """
-    write = _writer(path)
-    pairs = _Pairs(table, queries, passages, positives, positive_scores)
-    columns = _with_scores(["query", "positive", "negative"], width=2)
-    written = write(path, columns, map(pairs.triplets, pairs.chunks()))
-    empty = np.count_nonzero(table.rows >= 0, axis=1) == 0
-    return Exported(written, int(positives.counts[empty].sum()))
+    texts = _texts(table, queries, passages, positives, positive_scores, scores)
+    columns = _columns({"query": pa.string(), "positive": pa.string(), "negative": pa.string()})
+    written = writer_of(path)(path, _with_scores(columns, texts, width=2), map(texts.triplets, texts.pairs()))
+    return Exported(written, _without_negatives(table, positives))
 
 
 def write_tuples(
@@ -67,99 +85,125 @@ def write_tuples(
     queries: Sequence[str],
     passages: Sequence[str],
     positives: Ragged,
-    positive_scores: Float32[np.ndarray, " V"],
+    positive_scores: Float32[np.ndarray, " V"] | None,
+    scores: Scores = "vectors",
 ) -> Exported:
     """Writes one row for each query and positive, with `negative_1` to `negative_n` and all n + 1 `scores`.
 
     A query with an empty place among its n negatives gives no row and is counted: a column holds texts only.
-    Arguments and errors are those of `write_triplets`.
     """
-    write = _writer(path)
-    pairs = _Pairs(table, queries, passages, positives, positive_scores)
+    texts = _texts(table, queries, passages, positives, positive_scores, scores)
     names = ["query", "positive", *(f"negative_{number + 1}" for number in range(table.num_negatives))]
-    columns = _with_scores(names, width=table.num_negatives + 1)
-    written = write(path, columns, map(pairs.tuples, pairs.chunks()))
+    columns = _columns(dict.fromkeys(names, pa.string()))
+    columns = _with_scores(columns, texts, width=table.num_negatives + 1)
+    written = writer_of(path)(path, columns, map(texts.tuples, texts.pairs()))
     return Exported(written, len(positives.values) - written)
 
 
-@dataclass(frozen=True, eq=False)
-class _Pairs:
-    """The (query, positive) pairs of a table, and the rows they give."""
+def write_pairs(
+    path: Path,
+    table: NegativeTable,
+    *,
+    queries: Sequence[str],
+    passages: Sequence[str],
+    positives: Ragged,
+    positive_scores: Float32[np.ndarray, " V"] | None,
+    scores: Scores = "vectors",
+) -> Exported:
+    """Writes one row for each query and passage: its positives with `label` 1, its negatives with 0.
 
-    table: NegativeTable
-    queries: Sequence[str]
-    passages: Sequence[str]
-    positives: Ragged
-    positive_scores: Float32[np.ndarray, " V"]
-
-    def __post_init__(self) -> None:
-        assert len(self.positives) == len(self.table)
-        assert self.positive_scores.shape == self.positives.values.shape
-
-    def chunks(self) -> Iterator[Int64[np.ndarray, " P"]]:
-        for start in range(0, len(self.positives.values), _CHUNK):
-            yield np.arange(start, min(start + _CHUNK, len(self.positives.values)), dtype=np.int64)
-
-    def triplets(self, pairs: Int64[np.ndarray, " P"]) -> _Columns:
-        lines = self.positives.rows[pairs]
-        pair, place = np.nonzero(self.table.rows[lines] >= 0)
-        lines, pairs = lines[pair], pairs[pair]
-        scores = np.stack([self.positive_scores[pairs], self.table.scores[lines, place]], axis=1)
-        return {
-            "query": _texts(self.queries, self.table.queries[lines]),
-            "positive": _texts(self.passages, self.positives.values[pairs]),
-            "negative": _texts(self.passages, self.table.rows[lines, place]),
-            "scores": scores.tolist(),
-        }
-
-    def tuples(self, pairs: Int64[np.ndarray, " P"]) -> _Columns:
-        lines = self.positives.rows[pairs]
-        full = (self.table.rows[lines] >= 0).all(axis=1)
-        lines, pairs = lines[full], pairs[full]
-        scores = np.concatenate([self.positive_scores[pairs, None], self.table.scores[lines]], axis=1)
-        negatives = self.table.rows[lines].T
-        return {
-            "query": _texts(self.queries, self.table.queries[lines]),
-            "positive": _texts(self.passages, self.positives.values[pairs]),
-            **{
-                f"negative_{number + 1}": _texts(self.passages, rows) for number, rows in enumerate(negatives)
-            },
-            "scores": scores.tolist(),
-        }
+    With scores, `score` stands in place of `label`.
+    """
+    texts = _texts(table, queries, passages, positives, positive_scores, scores)
+    label = ("label", pa.int64()) if scores == "none" else ("score", pa.float32())
+    columns = _columns({"query": pa.string(), "passage": pa.string(), label[0]: label[1]})
+    return Exported(writer_of(path)(path, columns, map(texts.labelled_pairs, texts.lines())), 0)
 
 
-def _texts(texts: Sequence[str], rows: Int64[np.ndarray, " R"]) -> list[str]:
-    return [texts[row] for row in rows.tolist()]
+def write_lists(
+    path: Path,
+    table: NegativeTable,
+    *,
+    queries: Sequence[str],
+    passages: Sequence[str],
+    positives: Ragged,
+    positive_scores: Float32[np.ndarray, " V"] | None,
+    scores: Scores = "vectors",
+) -> Exported:
+    """Writes one row for each query and positive: `passages` = the positive, then the negatives; `labels`.
+
+    With scores, `scores` stand in place of `labels`.
+    """
+    texts = _texts(table, queries, passages, positives, positive_scores, scores)
+    label = ("labels", pa.int64()) if scores == "none" else ("scores", pa.float32())
+    columns = _columns({"query": pa.string(), "passages": _list(pa.string()), label[0]: _list(label[1])})
+    written = writer_of(path)(path, columns, map(texts.labelled_lists, texts.pairs()))
+    return Exported(written, _without_negatives(table, positives))
 
 
-def _with_scores(names: list[str], *, width: int) -> pa.Schema:
-    return pa.schema([*((name, pa.string()) for name in names), ("scores", pa.list_(pa.float32(), width))])
+def write_flagembedding(
+    path: Path,
+    table: NegativeTable,
+    *,
+    queries: Sequence[str],
+    passages: Sequence[str],
+    positives: Ragged,
+    positive_scores: Float32[np.ndarray, " V"] | None,
+    scores: Scores = "vectors",
+) -> Exported:
+    """Writes one row for each query: lists `pos`, `neg`, and with scores `pos_scores`, `neg_scores`.
+
+    A query without a negative gives no row: FlagEmbedding draws from `neg` and cannot draw from nothing.
+    """
+    texts = _texts(table, queries, passages, positives, positive_scores, scores)
+    types = {"query": pa.string(), "pos": _list(pa.string()), "neg": _list(pa.string())}
+    if scores != "none":
+        types |= dict.fromkeys(("pos_scores", "neg_scores"), _list(pa.float32()))
+    written = writer_of(path)(path, _columns(types), map(texts.query_lists, texts.lines()))
+    return Exported(written, _without_negatives(table, positives))
 
 
-def _writer(path: Path) -> Callable[[Path, pa.Schema, Iterable[_Columns]], int]:
-    writers = {".jsonl": _write_jsonl, ".parquet": _write_parquet}
-    if path.suffix not in writers:
-        raise InputError(f"{path}: cannot write '{path.suffix}'; the endings are {', '.join(writers)}")
-    return writers[path.suffix]
+WRITERS: Mapping[Shape, Writer] = {
+    "triplets": write_triplets,
+    "tuples": write_tuples,
+    "pairs": write_pairs,
+    "lists": write_lists,
+    "flagembedding": write_flagembedding,
+}
 
 
-def _write_jsonl(path: Path, schema: pa.Schema, chunks: Iterable[_Columns]) -> int:
-    written = 0
-    with new_file(path) as part, part.open("w", encoding="utf8") as stream:
-        for chunk in chunks:
-            for values in zip(*(chunk[name] for name in schema.names), strict=True):
-                stream.write(
-                    json.dumps(dict(zip(schema.names, values, strict=True)), ensure_ascii=False) + "\n"
-                )
-                written += 1
-    return written
+def _texts(
+    table: NegativeTable,
+    queries: Sequence[str],
+    passages: Sequence[str],
+    positives: Ragged,
+    positive_scores: Float32[np.ndarray, " V"] | None,
+    scores: Scores,
+) -> Texts:
+    chosen: dict[Scores, Callable[[], tuple[np.ndarray | None, np.ndarray | None]]] = {
+        "none": lambda: (None, None),
+        "vectors": lambda: (positive_scores, table.scores),
+        "teacher": lambda: (table.taught(positives), table.teacher),
+    }
+    if scores == "vectors" and positive_scores is None:
+        raise InputError("the export of scores 'vectors' needs the positives' scores")
+    of_positives, of_negatives = chosen[scores]()
+    return Texts(table, queries, passages, positives, of_positives, of_negatives)
 
 
-def _write_parquet(path: Path, schema: pa.Schema, chunks: Iterable[_Columns]) -> int:
-    written = 0
-    with new_file(path) as part, pq.ParquetWriter(part, schema) as stream:
-        for chunk in chunks:
-            rows = pa.Table.from_pydict(chunk, schema=schema)
-            stream.write_table(rows)
-            written += rows.num_rows
-    return written
+def _without_negatives(table: NegativeTable, positives: Ragged) -> int:
+    return int(positives.counts[(table.rows < 0).all(axis=1)].sum())
+
+
+def _columns(types: Mapping[str, pa.DataType]) -> pa.Schema:
+    return pa.schema(list(types.items()))
+
+
+def _with_scores(columns: pa.Schema, texts: Texts, *, width: int) -> pa.Schema:
+    if texts.scores is None:
+        return columns
+    return columns.append(pa.field("scores", pa.list_(pa.float32(), width)))
+
+
+def _list(kind: pa.DataType) -> pa.DataType:
+    return pa.list_(kind)

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from retrieval_cl.core.relations import Ragged
+from retrieval_cl.mining.near import Near, near_a_positive
 from retrieval_cl.mining.noise import shuffled
 from retrieval_cl.mining.rules import Candidates, contains, item_keys
 
@@ -19,6 +20,7 @@ def draw_random(
     groups: Int64[np.ndarray, " M"],
     seed: int,
     round: int,
+    near: Near | None = None,
 ) -> Int64[np.ndarray, "Q n"]:
     """Random passages for the queries that miss some: none known, none among the candidates, no two equal.
 
@@ -33,6 +35,7 @@ def draw_random(
         groups: group of each passage, from 0 to M - 1.
         seed: of the run.
         round: of mining.
+        near: pairs of passages that are near duplicates; none of a positive's is drawn.
 
     Returns:
         Passage rows in the order drawn, as many columns as the greatest of `missing`; -1 pads.
@@ -53,6 +56,11 @@ def draw_random(
         rows = np.where(inside, rows, 0)
         keys = item_keys(short[:, None], rows, groups=groups)
         fresh = inside & ~contains(taken, keys) & ~contains(drawn, keys)
+        if near is not None:
+            line, column = np.nonzero(fresh)
+            fresh[line, column] = ~near_a_positive(
+                short[line], rows[line, column], positives=positives, near=near
+            )
         fresh &= _first_of_equals(np.where(fresh, keys, -1))
         place = filled[short, None] + np.cumsum(fresh, axis=1) - 1
         fresh &= place < missing[short, None]

@@ -49,12 +49,13 @@ def hash_bits(
     """64 random bits for each (query row, passage row), by splitmix64 (Steele, Lea and Flood 2014)."""
     state = np.zeros(1, dtype=np.uint64)
     for word in (seed, round, stream):
-        state = _mix(state ^ np.array([word % 2**64], dtype=np.uint64))
-    state = _mix(state ^ np.atleast_1d(queries).astype(np.uint64))
-    return _mix(state ^ np.atleast_1d(passages).astype(np.uint64))
+        state = mix(state ^ np.array([word % 2**64], dtype=np.uint64))
+    state = mix(state ^ np.atleast_1d(queries).astype(np.uint64))
+    return mix(state ^ np.atleast_1d(passages).astype(np.uint64))
 
 
-def _mix(bits: UInt64[np.ndarray, "*S"]) -> UInt64[np.ndarray, "*S"]:
+def mix(bits: UInt64[np.ndarray, "*S"]) -> UInt64[np.ndarray, "*S"]:
+    """One step of splitmix64: each bit of the result depends on every bit of the argument."""
     bits = bits + _GOLDEN
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

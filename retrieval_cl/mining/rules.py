@@ -38,6 +38,12 @@ class Candidates:
         sources = np.broadcast_to(np.int8(source), shape)
         return cls(hits.rows, hits.scores, ranks, sources, hits.rows >= 0)
 
+    def take(self, lines: Int64[np.ndarray, " R"]) -> Candidates:
+        """Those of the given queries, in the given order."""
+        return Candidates(
+            self.rows[lines], self.scores[lines], self.ranks[lines], self.sources[lines], self.kept[lines]
+        )
+
     def unscored(self) -> Candidates:
         """The same candidates without their scores."""
         return replace(self, scores=np.full(self.rows.shape, np.nan, dtype=np.float32))
@@ -46,12 +52,14 @@ class Candidates:
 Rule = Callable[[Candidates], Bool[np.ndarray, "Q K"]]
 
 
-def apply_rules(candidates: Candidates, rules: Mapping[str, Rule]) -> tuple[Candidates, dict[str, int]]:
-    """Applies the rules in order; also returns how many candidates each removed that were kept until then."""
+def apply_rules(
+    candidates: Candidates, rules: Mapping[str, Rule]
+) -> tuple[Candidates, dict[str, Int64[np.ndarray, " Q"]]]:
+    """Applies the rules in order; also returns, by query, how many each removed that were kept until then."""
     removed = {}
     for name, rule in rules.items():
         kept = rule(candidates)
-        removed[name] = int(np.count_nonzero(candidates.kept)) - int(np.count_nonzero(kept))
+        removed[name] = np.count_nonzero(candidates.kept, axis=1) - np.count_nonzero(kept, axis=1)
         candidates = replace(candidates, kept=kept)
     return candidates, removed
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
 from retrieval_cl.mining.noise import hash_noise
 from retrieval_cl.mining.rules import Candidates
@@ -34,12 +34,25 @@ def weighted_keys(
     return keys
 
 
-def draw(candidates: Candidates, keys: Float64[np.ndarray, "Q K"], *, num: int) -> Int64[np.ndarray, "Q n"]:
+def draw(
+    candidates: Candidates,
+    keys: Float64[np.ndarray, "Q K"],
+    *,
+    num: int,
+    first: Bool[np.ndarray, "Q K"] | None = None,
+) -> Int64[np.ndarray, "Q n"]:
     """Columns of the kept candidates with the `num` greatest keys, hardest first; -1 where too few are kept.
 
     Equal keys and equal scores are ordered by passage row.
+
+    Args:
+        candidates: row i belongs to query i.
+        keys: greater goes first.
+        num: places of a query.
+        first: candidates that are drawn before all others, whatever their keys.
     """
-    chosen = np.lexsort((candidates.rows, -keys, ~candidates.kept), axis=-1)[:, :num]
+    before = () if first is None else (~first,)
+    chosen = np.lexsort((candidates.rows, -keys, *before, ~candidates.kept), axis=-1)[:, :num]
     scores, rows, kept = (
         np.take_along_axis(values, chosen, axis=1)
         for values in (candidates.scores, candidates.rows, candidates.kept)

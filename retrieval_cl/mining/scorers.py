@@ -19,7 +19,8 @@ Scorer = Callable[[Int64[np.ndarray, " P"], Int64[np.ndarray, " P"]], Float32[np
 """(query numbers, passage rows) -> scores; a query number is a row of the query vectors."""
 
 Reranker = Callable[[Int64[np.ndarray, " P"], Int64[np.ndarray, " P"]], Float[np.ndarray, " P"]]
-"""(query rows, passage rows) -> scores, higher is better; rows of the data set."""
+"""(query rows, passage rows) -> scores, higher is better; rows of the data set. It gets the pairs of
+many queries at once; one that pads should sort them by length, as `encoders.cross_encoder` does."""
 
 
 def vector_scorer(

@@ -58,9 +58,14 @@ def mining(rounds: Sequence[MiningRound]) -> list[Html]:
     return [table(["counts", *(f"round {one.round}" for one in rounds)], rows, caption=note)]
 
 
+def clip(text: str, limit: int) -> str:
+    """The text, cut at so many characters."""
+    return text if len(text) <= limit else text[: limit - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
+
+
 def _card(case: Example, *, said: Callable[[Sequence[Found]], Html]) -> Html:
     answer = (_answer(case.right),) if case.right is not None else ()
-    ask = element("div", element("b", _clip(case.query, MAX_QUERY)), *answer, class_="ask")
+    ask = element("div", element("b", clip(case.query, MAX_QUERY)), *answer, class_="ask")
     lists = element(
         "div", *(_list(name, hits, said=said(hits)) for name, hits in case.found.items()), class_="lists"
     )
@@ -111,11 +116,7 @@ def _title(hit: Found) -> Html:
 
 
 def _source(snippet: str) -> Html:
-    return element("pre", _clip(snippet, MAX_SNIPPET))
-
-
-def _clip(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
+    return element("pre", clip(snippet, MAX_SNIPPET))
 
 
 def _removed(rule: str, one: MiningRound) -> Cell:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
-from retrieval_cl.reporting import found, sections
+from retrieval_cl.reporting import found, mining_audit, sections
 from retrieval_cl.reporting.facts import DataFacts, Example, MiningRound, Provenance
+from retrieval_cl.reporting.mining_facts import AuditFacts, EstimateFacts
 from retrieval_cl.reporting.page import Page, paragraph
 from retrieval_cl.reporting.plots import Scores
 from retrieval_cl.reporting.wording import count
@@ -23,6 +24,9 @@ class MiningReport:
         rounds: One, or several to compare.
         scores: `positives`, `in-batch`, `mined` -> cosines, a sample.
         examples: A query, its positive as `right`, and one list of the negatives drawn for it.
+        audit: What lies in the table; None where it was not looked at.
+        estimates: Of the false-negative rate.
+        no_estimate: Why there is none.
     """
 
     rounds: Sequence[MiningRound]
@@ -30,6 +34,9 @@ class MiningReport:
     data: DataFacts | None = None
     scores: Scores = field(default_factory=dict)
     examples: Sequence[Example] = ()
+    audit: AuditFacts | None = None
+    estimates: Sequence[EstimateFacts] = ()
+    no_estimate: str = ""
 
 
 def write_mining_report(path: Path, report: MiningReport) -> None:
@@ -37,8 +44,17 @@ def write_mining_report(path: Path, report: MiningReport) -> None:
     assert report.rounds, "a mining report needs a round"
     page = Page("Hard negatives", over="retrieval-cl mine")
     page.lead(paragraph(_summary(report.rounds[-1]), kind="lead"))
+    why = [paragraph(report.no_estimate)] if report.no_estimate else []
+    page.section("How many are right answers?", *why, *mining_audit.estimates(report.estimates))
     page.section("What the rules removed", *found.mining(report.rounds))
+    audit = report.audit
+    if audit is not None:
+        page.section("What was drawn", *mining_audit.drawn(audit))
     page.section("How hard are they?", *sections.histograms(report.scores))
+    if audit is not None:
+        page.section("Suspected right answers", *mining_audit.suspects(audit.suspects))
+        page.section("Answers of evaluation queries", *mining_audit.judged(audit))
+        page.section("Difference to the older table", *mining_audit.difference(audit))
     page.section("Examples", *found.negatives(report.examples))
     data = sections.data(report.data) if report.data is not None else []
     page.section("How to get this page again", *sections.reproduce(report.provenance), *data)

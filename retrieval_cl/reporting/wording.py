@@ -33,6 +33,8 @@ _RULES = MappingProxyType(
         "min_score": "below the least score",
         "margin": "too near the positive (margin)",
         "relative_margin": "too near the positive (relative margin)",
+        "near_text": "nearly the text of a right answer",
+        "near_vector": "nearly the vector of a right answer",
     }
 )
 MAX_NAME = 28  # characters: what a figure of four systems has room for
@@ -77,6 +79,11 @@ def count(number: int) -> str:
 def decimal(value: float, *, digits: int = 3) -> str:
     """0.612, with a true minus sign; an en dash for what is not finite."""
     return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}") if math.isfinite(value) else "\N{EN DASH}"
+
+
+def percent(share: float) -> str:
+    """A share in per cent: 4.2%, 57%; below ten with a decimal."""
+    return f"{share:.1%}" if share < 0.0995 else f"{share:.0%}"
 
 
 def between(interval: Interval) -> str:

@@ -36,6 +36,23 @@ class IndexConfig(Settings):
         None,
         description="FAISS factory string such as 'HNSW32', or 'auto'; null: exact search over the vectors",
     )
+    target_recall: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="least recall of the FAISS index against exact search: it searches as widely as that "
+        "takes, and is not written where it cannot reach it; null: recall is measured alone",
+    )
+    recall_k: int | None = Field(
+        None, ge=1, le=1000, description="hits a query by which recall is measured; null: 10"
+    )
+    memory: str | int | None = Field(
+        None,
+        description="bound on what building the FAISS index takes beside the vectors, as '2GiB'; null: none",
+    )
+    gpus: int | None = Field(
+        None, ge=0, description="GPUs that train the FAISS index; null: all that FAISS sees; 0: none"
+    )
     lexical: bool = Field(True, description="also index words, for search --mode bm25 and hybrid")
     k1: float | None = Field(
         None, gt=0, le=20, description="of BM25; null: best on dev, 0.9 where there is no dev split"

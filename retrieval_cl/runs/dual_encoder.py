@@ -22,11 +22,11 @@ from retrieval_cl.reporting.facts import MiningRound
 from retrieval_cl.runs.config import EvaluationConfig
 from retrieval_cl.runs.dev import DevSet
 from retrieval_cl.runs.prepare import PreparedText, given_table, text_pairs
-from retrieval_cl.runs.rounds import RoundMiner
+from retrieval_cl.runs.remining import build_remining
 from retrieval_cl.runs.run_folder import BEST, CHECKPOINTS, METRICS
 from retrieval_cl.runs.stopwatch import Stopwatch
 from retrieval_cl.runs.vectors import Vectors
-from retrieval_cl.training.callbacks import Evaluate, Remine, Save
+from retrieval_cl.training.callbacks import Evaluate, Save
 from retrieval_cl.training.checkpoint import load_checkpoint, load_weights, newest_checkpoint, save_weights
 from retrieval_cl.training.config import TrainingConfig
 from retrieval_cl.training.device import start_accelerator
@@ -114,14 +114,24 @@ def train_dual_encoder(
     run.negatives = given_table(text.data, num_negatives=training.num_negatives)
     log = MetricsLog(output / METRICS)
     vectors = Vectors(text, encoder, precision=training.precision)
-    miner = RoundMiner(text, vectors, mining=mining, extra=extra, watch=watch, log=log)
+    miner, remining = build_remining(
+        text,
+        encoder,
+        vectors=vectors,
+        mining=mining,
+        training=training,
+        extra=extra,
+        folder=output / CHECKPOINTS,
+        watch=watch,
+        log=log,
+    )
     dev = _dev_callback(
         text, vectors, evaluation, log=log, watch=watch, folder=output / BEST, seed=training.seed
     )
     take_step, step_callbacks = choose_step(training, log)
     callbacks: list[Callback] = [vectors, Monitor(log), *step_callbacks]
     callbacks += [Progress(display, metric=evaluation.metric)] if display is not None else []
-    callbacks += [Remine(miner, log)] if mines(training) else []
+    callbacks += remining if mines(training) else []
     callbacks.append(CheckLeaks(source, log))
     callbacks += [dev] if dev is not None else []
     callbacks.append(Save(output / CHECKPOINTS, list(callbacks)))

@@ -12,8 +12,11 @@ from jaxtyping import Float32
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.files import new_file, write_json
 from retrieval_cl.encoders.load import load_encoder
+from retrieval_cl.indexing.fill import Filled
+from retrieval_cl.indexing.shards import Dtype, Store
 from retrieval_cl.runs.machine import on_device
 from retrieval_cl.runs.models import Model
+from retrieval_cl.runs.stored import store_texts
 from retrieval_cl.sources.records import Texts
 
 Progress = Callable[[int, int], None]
@@ -32,6 +35,28 @@ def embed_texts(
         InputError: the model is missing or broken.
     """
     return on_device(load_encoder(model.path)).encode(texts.full(), kind=kind, progress=progress)
+
+
+def embed_into_store(
+    folder: Path,
+    model: Model,
+    texts: Texts,
+    *,
+    kind: Literal["query", "passage"],
+    dtype: Dtype = "float16",
+    progress: Progress | None = None,
+) -> tuple[Store, Filled]:
+    """Keeps the vectors of the texts in a store of shards: for long runs, and for corpora that change.
+
+    What stands there under the same model is not encoded again. The ids go to `<folder>.ids.json`.
+
+    Raises:
+        InputError: the model is missing or broken, or the folder holds something else.
+    """
+    encoder = on_device(load_encoder(model.path))
+    found = store_texts(folder, texts.full(), encoder=encoder, kind=kind, dtype=dtype, progress=progress)
+    write_json(folder.with_name(f"{folder.name}.ids.json"), texts.ids)
+    return found
 
 
 def check_suffix(path: Path) -> None:

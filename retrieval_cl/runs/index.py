@@ -14,7 +14,12 @@ from retrieval_cl.config import RunConfig
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.encoders.load import load_encoder
 from retrieval_cl.encoders.text import TextEncoder
+from retrieval_cl.indexing.approximate import Approximate, FaissSettings
+from retrieval_cl.indexing.budget import parse_memory
+from retrieval_cl.indexing.faiss_index import load_faiss
 from retrieval_cl.indexing.folder import write_index
+from retrieval_cl.indexing.recall import MOST_QUERIES
+from retrieval_cl.runs.config import IndexConfig
 from retrieval_cl.runs.corpus import read_texts
 from retrieval_cl.runs.evaluate import Say
 from retrieval_cl.runs.machine import on_device
@@ -25,17 +30,27 @@ from retrieval_cl.sources.load import load
 from retrieval_cl.sources.records import RetrievalData, Texts
 
 Progress = Callable[[int, int], None]
+_ENOUGH_QUERIES = 1000
 
 
 @final
 @dataclass(frozen=True)
 class Indexed:
-    """What `index` leaves: the folder, the number of passages, and BM25's settings where words are in it."""
+    """What `index` leaves.
+
+    Attributes:
+        folder: the index.
+        num_passages: in it.
+        words: BM25's settings; None where it holds no words.
+        seconds: in all.
+        faiss: factory, measured recall and search settings; None where it is searched exactly.
+    """
 
     folder: Path
     num_passages: int
     words: str | None
     seconds: float
+    faiss: str | None = None
 
 
 def index_corpus(
@@ -68,18 +83,25 @@ def index_corpus(
     encoder = on_device(load_encoder(model.path))
     say(f"{len(passages):,} passages; encoding")
     words = weigh_words(passages, data=data, config=config.index) if config.index.lexical else None
-    write_passage_index(
+    built = write_passage_index(
         output,
         passages,
         encoder,
         model=Path(model.path) if model.is_folder else None,
         words=words,
-        factory=config.index.factory,
+        config=config.index,
         copy_model=copy_model,
         data=data,
+        say=say,
         progress=progress,
     )
-    return Indexed(output, len(passages), None if words is None else words.describe(), watch.total)
+    return Indexed(
+        output,
+        len(passages),
+        words=None if words is None else words.describe(),
+        seconds=watch.total,
+        faiss=None if built is None else built.text(),
+    )
 
 
 def write_passage_index(
@@ -89,20 +111,29 @@ def write_passage_index(
     *,
     model: Path | None,
     words: Words | None,
-    factory: str | None = None,
+    config: IndexConfig,
     copy_model: bool = False,
     data: RetrievalData | None = None,
+    say: Say = lambda line: None,
     progress: Progress | None = None,
-) -> None:
-    """Encodes passages and writes the index. `model`: the encoder's folder; None keeps a copy inside."""
+) -> Approximate | None:
+    """Encodes passages and writes the index. `model`: the encoder's folder; None keeps a copy inside.
+
+    Returns:
+        The FAISS index with its recall, measured with queries of the data set where there are any.
+    """
+    faiss = faiss_settings(config)
+    if faiss is not None:
+        load_faiss(faiss.factory)  # a module that is missing is known before hours of encoding
     vectors = encoder.encode(passages.full(), kind="passage", progress=progress)
     _refuse_zero(vectors, passages)
+    asked = None if faiss is None or data is None else _some_queries(data, seed=faiss.seed)
     with tempfile.TemporaryDirectory() as temporary:
         if model is None:
             # A model named by an id has no folder of its own: the index keeps it.
             model, copy_model = Path(temporary) / "model", True
             encoder.save(model)
-        write_index(
+        return write_index(
             output,
             vectors=vectors,
             ids=passages.ids,
@@ -111,14 +142,52 @@ def write_passage_index(
             fingerprint=encoder.fingerprint(),
             encoder_path=model,
             copy_encoder=copy_model,
-            factory=factory,
+            faiss=faiss,
+            query_vectors=encoder.encode(asked, kind="query") if asked else None,
             lexical=None if words is None else words.lexical,
             made_by={
                 "data": None if data is None else data.name,
                 "source": {} if data is None else dict(data.made_by),
                 "bm25": None if words is None else words.describe(),
             },
+            say=say,
         )
+
+
+def faiss_settings(config: IndexConfig) -> FaissSettings | None:
+    """The FAISS index that a config asks for; None: exact search.
+
+    Raises:
+        InputError: a setting of FAISS without a factory, or a memory that is no size.
+    """
+    given = {
+        name: getattr(config, name)
+        for name in ("target_recall", "recall_k", "memory", "gpus")
+        if getattr(config, name) is not None
+    }
+    if config.factory is None:
+        if given:
+            raise InputError(
+                f"index.{next(iter(given))} has no effect on exact search; set index.factory, as to 'auto'"
+            )
+        return None
+    return FaissSettings(
+        factory=config.factory,
+        target_recall=config.target_recall,
+        k=config.recall_k or 10,
+        memory_bytes=None if config.memory is None else parse_memory(str(config.memory)),
+        num_gpus=config.gpus,
+    )
+
+
+def _some_queries(data: RetrievalData, *, seed: int) -> list[str]:
+    """A sample of queries to measure with: not those of the test split where others are enough."""
+    rows = np.arange(len(data.queries))
+    if "test" in data.splits:
+        others = np.setdiff1d(rows, data.splits["test"].judged_queries)
+        rows = others if len(others) >= _ENOUGH_QUERIES else rows
+    chosen = np.random.default_rng(seed).choice(rows, min(MOST_QUERIES, len(rows)), replace=False)
+    return [data.queries.texts[row] for row in np.sort(chosen)]
 
 
 def _refuse_zero(vectors: np.ndarray, passages: Texts) -> None:

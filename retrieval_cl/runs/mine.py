@@ -1,133 +1,129 @@
-"""Mines hard negatives with a model: a table for training, and triplets as texts for any trainer."""
+"""Mines hard negatives with a model: a table for training, and texts for any trainer; audits the table."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, final
+from typing import final
+
+import numpy as np
+from jaxtyping import Int64
 
 from retrieval_cl.config import RunConfig
 from retrieval_cl.core.errors import InputError
-from retrieval_cl.core.files import write_json
+from retrieval_cl.core.relations import Ragged
 from retrieval_cl.encoders.load import build_encoder, load_encoder
 from retrieval_cl.encoders.text import TextEncoder
-from retrieval_cl.mining.counts import MiningCounts
-from retrieval_cl.mining.export import Exported, write_triplets, write_tuples
-from retrieval_cl.mining.samples import score_samples
-from retrieval_cl.mining.scorers import vector_scorer
-from retrieval_cl.reporting.facts import MiningRound
-from retrieval_cl.reporting.mining_report import MiningReport, write_mining_report
+from retrieval_cl.mining.audit_config import AuditConfig
+from retrieval_cl.mining.audit_pairs import text_similarity
+from retrieval_cl.mining.export import WRITERS, Exported
+from retrieval_cl.mining.table import NegativeTable
 from retrieval_cl.runs.evaluate import Say
-from retrieval_cl.runs.machine import describe_machine, on_device
-from retrieval_cl.runs.models import Model
-from retrieval_cl.runs.prepare import given_hits, prepare_text
-from retrieval_cl.runs.reports import (
-    data_facts,
-    negative_examples,
-    provenance,
-    score_groups,
-    settings_facts,
+from retrieval_cl.runs.machine import on_device
+from retrieval_cl.runs.mine_audit import (
+    Estimate,
+    Subject,
+    audit_table,
+    estimate_held_back,
+    estimate_teacher,
 )
-from retrieval_cl.runs.stopwatch import Stopwatch, peak_rss_gib
-from retrieval_cl.runs.train_queries import mine_train_queries
+from retrieval_cl.runs.mine_page import Naming
+from retrieval_cl.runs.mine_result import (
+    TABLE,
+    Mined,
+    MineOptions,
+    Report,
+    advice_of,
+    older_table,
+    write_report,
+)
+from retrieval_cl.runs.models import Model
+from retrieval_cl.runs.plan import Plan, plan_text, search_memory
+from retrieval_cl.runs.prepare import PreparedText, given_hits, prepare_text
+from retrieval_cl.runs.reports import data_facts, describe_data, negative_examples, settings_facts
+from retrieval_cl.runs.stopwatch import Stopwatch
+from retrieval_cl.runs.text_miner import TextMiner
 from retrieval_cl.sources.load import load
-
-TABLE = "negatives"
-COUNTS = "mining.json"
-PAGE = "mining.html"
-Shape = Literal["triplets", "tuples"]
+from retrieval_cl.sources.records import RetrievalData
+from retrieval_cl.sources.word_ids import word_ids
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class Mined:
-    """What `mine` leaves: the folder, what the rules did, and how many rows were written as texts."""
+class Prepared:
+    """Texts ready to be mined, and what that will cost."""
 
-    folder: Path
-    counts: MiningCounts
-    exported: Exported
-    texts: Path
-    seconds: float
+    config: RunConfig
+    encoder: TextEncoder
+    text: PreparedText
+    memory_bytes: int
+    plan: Plan
 
 
-def mine_negatives(
-    config: RunConfig,
-    encoder: TextEncoder,
-    *,
-    output: Path,
-    shape: Shape = "triplets",
-    suffix: Literal["jsonl", "parquet"] = "jsonl",
-    command: str = "retrieval-cl mine",
-    say: Say = lambda line: None,
-) -> Mined:
-    """Mines for the train queries and writes `negatives/` (the table), the texts, counts and a page.
+def prepare(config: RunConfig, encoder: TextEncoder, *, memory: str | None = None) -> Prepared:
+    """Reads and tokenises the data, and plans.
 
     Args:
         config: its sections source and mining are read, and the seed of training.
         encoder: embeds queries and passages.
-        output: folder for all of it.
-        shape: triplets: a row for each negative; tuples: all negatives of a query in one row.
-        suffix: kind of the file of texts.
-        command: what the user typed, for the page.
+        memory: for exact search, as 2GiB; None: the default.
+
+    Raises:
+        InputError: the data is missing, broken or has no train split; or `memory` is no size.
+    """
+    memory_bytes = search_memory(memory, config.mining)
+    text = prepare_text(load(config.source), on_device(encoder))
+    queries = text.data.splits["train"].judged_queries
+    plan = plan_text(
+        encoder,
+        text.query_tokens.take(queries),
+        text.passage_tokens,
+        config=config.mining,
+        memory_bytes=memory_bytes,
+    )
+    return Prepared(config, encoder, text, memory_bytes, plan)
+
+
+def mine_negatives(prepared: Prepared, options: MineOptions, *, say: Say = lambda line: None) -> Mined:
+    """Mines for the train queries and writes `negatives/` (the table), the texts, counts and a page.
+
+    Args:
+        prepared: texts, encoder and settings.
+        options: where to and in which shape.
         say: gets a line now and then.
 
     Raises:
-        InputError: the data is missing, broken or has no train split; or a vector is zero or not finite.
+        InputError: a vector is zero or not finite, the older table is of other data, or scores of a teacher
+            are wanted and none is set.
     """
-    watch = Stopwatch()
-    data = load(config.source)
-    on_device(encoder)
-    text = prepare_text(data, encoder)
-    train = data.splits["train"]
-    queries = train.judged_queries
-    say(f"{data.name}: {len(data.passages):,} passages, {len(queries):,} train queries; encoding")
-    query_vectors = encoder.encode(text.query_tokens.take(queries), kind="query")
-    passage_vectors = encoder.encode(text.passage_tokens, kind="passage")
-    seed = config.training.seed
-    table, counts = mine_train_queries(
-        text,
-        query_vectors,
-        passage_vectors,
-        config=config.mining,
-        extra=given_hits(data, queries),
-        seed=seed,
-        round=0,
-        device=str(encoder.device),
+    watch, text = Stopwatch(), prepared.text
+    if options.scores == "teacher" and prepared.config.mining.reranker is None:
+        raise InputError("--scores teacher: no teacher scores the negatives; set mining.reranker")
+    old = _older(options, text.data)
+    say(f"{describe_data(text.data)}; encoding")
+    miner = _encode(prepared)
+    table, counts = miner.mine()
+    seed, fingerprint = miner.seed, prepared.encoder.fingerprint()
+    table.save(options.output / TABLE, data=text.data.name, fingerprint=fingerprint, seed=seed)
+    written, exported = _export(text.data, table, miner, options=options)
+    subject = _subject(text, table, miner, audit=options.audit)
+    audit = audit_table(subject, judged=_judged(text, miner.queries), old=old, seed=seed)
+    say("estimating the false negatives")
+    estimates = _estimates(miner, subject, audit=options.audit)
+    mined = Mined(
+        folder=options.output,
+        counts=counts,
+        rows=exported.rows,
+        pairs_left_out=exported.pairs_left_out,
+        written=written,
+        audit=audit,
+        estimates=estimates,
+        advice=advice_of(estimates, config=miner.config, audit=options.audit),
+        seconds=watch.total,
     )
-    positives = train.relevant(len(data.queries)).take(queries)
-    table.save(output / TABLE, data=data.name, fingerprint=encoder.fingerprint(), seed=seed)
-    path = output / f"{shape}.{suffix}"
-    exported = {"triplets": write_triplets, "tuples": write_tuples}[shape](
-        path,
-        table,
-        queries=data.queries.full(),
-        passages=data.passages.full(),
-        positives=positives,
-        positive_scores=vector_scorer(query_vectors, passage_vectors)(positives.rows, positives.values),
-    )
-    scores = score_samples(table, query_vectors, passage_vectors, positives=positives, seed=seed)
-    facts = {
-        "data": data.name,
-        "num_passages": len(data.passages),
-        "counts": counts.to_dict(),
-        "rows": exported.rows,
-        "pairs_left_out": exported.pairs_left_out,
-        "seconds": watch.total,
-        "peak_rss_gib": peak_rss_gib(),
-        "machine": describe_machine(),
-        "command": command,
-        "settings": config.mining.model_dump(mode="json"),
-    }
-    write_json(output / COUNTS, facts)
-    page = MiningReport(
-        rounds=[MiningRound(0, counts, seconds=watch.total)],
-        provenance=provenance(command, settings=settings_facts(config)),
-        data=data_facts(data),
-        scores=score_groups(scores),
-        examples=negative_examples(data, table),
-    )
-    write_mining_report(output / PAGE, page)
-    return Mined(output, counts, exported, path, watch.total)
+    write_report(mined, _report(prepared, options, subject, miner=miner))
+    return mined
 
 
 def encoder_of(config: RunConfig, model: Model | None) -> TextEncoder:
@@ -143,17 +139,104 @@ def encoder_of(config: RunConfig, model: Model | None) -> TextEncoder:
     return build_encoder(config.encoder, corpus_texts=())
 
 
-def describe(mined: Mined) -> str:
-    """What the rules removed and what was drawn, for a terminal."""
-    counts = mined.counts
-    removed = ", ".join(f"{number:,} {rule}" for rule, number in counts.removed.items() if number)
-    drawn = ", ".join(f"{number:,} {source}" for source, number in counts.drawn.items())
-    lines = [
-        f"{counts.num_queries:,} queries, {sum(counts.found.values()):,} candidates",
-        f"removed: {removed or 'none'}",
-        f"drawn: {drawn or 'none'}; places left empty: {counts.empty:,}",
-        f"{mined.exported.rows:,} rows in {mined.texts} ({mined.seconds:.1f} s)",
-    ]
-    if mined.exported.pairs_left_out:
-        lines.append(f"{mined.exported.pairs_left_out:,} pairs without enough negatives gave no row")
-    return "\n".join([*lines, f"table, counts and page in {mined.folder}"])
+def _encode(prepared: Prepared) -> TextMiner:
+    config, encoder, text = prepared.config, prepared.encoder, prepared.text
+    queries = text.data.splits["train"].judged_queries
+    return TextMiner.prepare(
+        text,
+        encoder.encode(text.query_tokens.take(queries), kind="query"),
+        encoder.encode(text.passage_tokens, kind="passage"),
+        extra=given_hits(text.data, queries),
+        config=config.mining,
+        seed=config.training.seed,
+        device=str(encoder.device),
+        memory_bytes=prepared.memory_bytes,
+    )
+
+
+def _export(
+    data: RetrievalData, table: NegativeTable, miner: TextMiner, *, options: MineOptions
+) -> tuple[Path, Exported]:
+    judged = data.splits["train"].relevant(len(data.queries)).take(miner.queries)
+    path = options.output / f"{options.shape}.{options.suffix}"
+    exported = WRITERS[options.shape](
+        path,
+        table,
+        queries=data.queries.full(),
+        passages=data.passages.full(),
+        positives=judged,
+        positive_scores=miner.score(judged) if options.scores == "vectors" else None,
+        scores=options.scores,
+    )
+    return path, exported
+
+
+def _report(prepared: Prepared, options: MineOptions, subject: Subject, *, miner: TextMiner) -> Report:
+    data = prepared.text.data
+    return Report(
+        subject=subject,
+        naming=_naming(data),
+        scores=miner.sample_scores(subject.table, subject.positives),
+        plan=prepared.plan,
+        config=miner.config,
+        audit=options.audit,
+        facts={"data": data.name, "num_passages": len(data.passages)},
+        settings=settings_facts(prepared.config),
+        data=data_facts(data),
+        examples=negative_examples(data, subject.table),
+        command=options.command,
+    )
+
+
+def _estimates(miner: TextMiner, subject: Subject, *, audit: AuditConfig) -> list[Estimate]:
+    quick, hideable = miner.to_hold_back()
+    held_back = estimate_held_back(
+        hideable,
+        quick.held_back,
+        queries=miner.queries,
+        groups=miner.groups,
+        config=miner.config,
+        audit=audit,
+        seed=miner.seed,
+    )
+    found = [held_back, estimate_teacher(subject, config=miner.config, audit=audit)]
+    return [one for one in found if one is not None]
+
+
+def _older(options: MineOptions, data: RetrievalData) -> NegativeTable | None:
+    if options.against is None:
+        return None
+    return older_table(options.against, made_by={"data": data.name}, num_passages=len(data.passages))
+
+
+def _subject(text: PreparedText, table: NegativeTable, miner: TextMiner, *, audit: AuditConfig) -> Subject:
+    known = text.known_passages().take(miner.queries)
+    rows = np.unique(np.concatenate([known.values, table.rows[table.rows >= 0]]))
+    texts = text.data.passages.full()
+    similarity = text_similarity(word_ids([texts[row] for row in rows.tolist()]), rows)
+    return Subject(
+        table, known, miner.score(known), text.groups, similarity, audit.near_text, "overlap of word triples"
+    )
+
+
+def _judged(
+    text: PreparedText, queries: Int64[np.ndarray, " N"]
+) -> Mapping[str, tuple[Int64[np.ndarray, " R"], Ragged]]:
+    found = {}
+    for split, qrels in text.data.splits.items():
+        if split == "train":
+            continue
+        relevant = qrels.relevant(len(text.data.queries))
+        by_text = Ragged.from_pairs(text.query_groups[relevant.rows], relevant.values, len(text.query_groups))
+        found[split] = (np.unique(relevant.values), by_text.take(text.query_groups[queries]))
+    return found
+
+
+def _naming(data: RetrievalData) -> Naming:
+    queries, passages = data.queries, data.passages
+    return Naming(
+        query_id=lambda row: queries.ids[row],
+        passage_id=lambda row: passages.ids[row],
+        query=lambda row: queries.full()[row] if queries.titles[row] else queries.texts[row],
+        passage=lambda row: (passages.titles[row] or passages.ids[row], passages.texts[row]),
+    )

@@ -123,7 +123,7 @@ def quickstart(
             encoder,
             model=folder / MODEL,
             words=held_out.words,
-            factory=config.index.factory,
+            config=config.index,
             data=data,
         )
     with watch("example searches"):

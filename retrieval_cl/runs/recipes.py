@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_cl.config import RunConfig, check_values, load_config
+from retrieval_cl.training.config import REMINING
 
 RECIPE = Path(__file__).with_name("quickstart.yaml")
 # Chosen on dev over the same grids as those of the mined run: docs/log.md.
 CONTROL_LR = 0.003
 CONTROL_TEMPERATURE = 0.035
-_ROUNDS = ("epochs_per_round", "first_round_epochs", "first_mined_round")
+_ROUNDS = ("epochs_per_round", "first_round_epochs", "first_mined_round", *REMINING)
 
 
 def quickstart_config(overrides: Sequence[str] = ()) -> RunConfig:

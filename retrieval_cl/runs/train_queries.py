@@ -14,6 +14,7 @@ from retrieval_cl.mining.counts import MiningCounts
 from retrieval_cl.mining.miner import mine
 from retrieval_cl.mining.searchers import build_search, exact_search
 from retrieval_cl.mining.table import NegativeTable
+from retrieval_cl.runs.further_candidates import further_hits, reranker_of, shingles_of
 from retrieval_cl.runs.prepare import PreparedText
 
 
@@ -35,7 +36,8 @@ def mine_train_queries(
         query_vectors: of the train queries.
         passage_vectors: of the whole corpus.
         config: who is searched (`candidates`), and how.
-        extra: further candidates by source name, row i for the i-th train query.
+        extra: further candidates by source name, row i for the i-th train query. Of those that the settings
+            ask for, `lexical` and `second` are made here where they are not given.
         seed: of the run.
         round: of mining.
         device: where exact search computes; a FAISS index has a place of its own.
@@ -43,6 +45,8 @@ def mine_train_queries(
     train = text.data.splits["train"]
     queries, known = train.judged_queries, text.known_passages()
     among = Among(_searched(text, config))
+    extra = {**extra, **further_hits(text, among.rows, config=config, given=extra, device=device)}
+    reranker = reranker_of(text, config, device=device)
     vectors = passage_vectors if len(among.rows) == len(passage_vectors) else passage_vectors[among.rows]
     table, counts = mine(
         query_vectors,
@@ -54,6 +58,8 @@ def mine_train_queries(
         seed=seed,
         round=round,
         extra=among.extra(extra),
+        reranker=None if reranker is None else among.reranker(reranker),
+        shingles=shingles_of(text, among.rows, config),
         search=exact_search(vectors, device=device)
         if config.factory is None
         else build_search(vectors, factory=config.factory),

@@ -1,11 +1,10 @@
-"""What happens beside the loop: mining at rounds' starts, evaluation, checkpoints."""
+"""What happens beside the loop: evaluation, checkpoints; and `Remine`, which has a file of its own."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 from torch import Tensor
@@ -13,28 +12,12 @@ from torch import Tensor
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.ranks import rank
 from retrieval_cl.methods.method import Embeddings
-from retrieval_cl.mining.table import NegativeTable
 from retrieval_cl.training.checkpoint import list_checkpoints, save_checkpoint
 from retrieval_cl.training.metrics import MetricsLog
+from retrieval_cl.training.remine import Remine
 from retrieval_cl.training.run import Callback, Run
 
-
-class Remine(Callback):
-    """Mines with the current weights where the table is of another round: a resume mines nothing twice."""
-
-    def __init__(self, mine: Callable[[Run], NegativeTable], log: MetricsLog) -> None:
-        self._mine = mine
-        self._log = log
-
-    def on_round(self, run: Run) -> None:
-        """Gives the run a table of its round, from `first_mined_round` on."""
-        has_table = run.negatives is not None and run.negatives.round == run.round
-        if has_table or run.round < run.config.first_mined_round:
-            return
-        started = perf_counter()
-        run.negatives = self._mine(run)
-        assert run.negatives.round == run.round, (run.negatives.round, run.round)
-        self._log.append(run.step, round=run.round, mining_seconds=perf_counter() - started)
+__all__ = ["Evaluate", "Remine", "Save"]
 
 
 class Evaluate(Callback):
@@ -115,4 +98,7 @@ class Save(Callback):
         if rank() == 0:
             for _, old in list_checkpoints(self.folder)[: -run.config.keep_checkpoints]:
                 shutil.rmtree(old)
+        oldest = list_checkpoints(self.folder)[0][0] if rank() == 0 else 0
+        for callback in self._callbacks:
+            callback.on_saved(oldest)
         return path

@@ -57,6 +57,7 @@ def load_checkpoint(path: Path, run: Run, *, callbacks: Sequence[Callback]) -> N
     _load_weights(path / "model.safetensors", run.method)
     _load_optimizer(path / "optimizer.safetensors", run.optimizer)
     run.step, run.seconds, run.dev = manifest["step"], manifest["seconds"], manifest["dev"]
+    run.round_steps = tuple(manifest["round_steps"])
     run.negatives = NegativeTable.load(path / "negatives") if manifest["has_negatives"] else None
     for name, callback in _named(callbacks):
         if name in manifest["callbacks"]:
@@ -102,6 +103,7 @@ def _write(path: Path, run: Run, callbacks: Sequence[Callback]) -> None:
             step=run.step,
             steps=run.steps,
             round=run.round,
+            planned=list(run.planned),
             round_steps=list(run.round_steps),
             seconds=run.seconds,
             has_negatives=run.negatives is not None,
@@ -179,10 +181,13 @@ def _read_header(path: Path) -> None:
 
 def _check_settings(path: Path, manifest: Mapping[str, Any], run: Run) -> None:
     now = json.loads(run.config.model_dump_json()) | {
-        "round_steps": list(run.round_steps),
+        "round_steps": list(run.planned),
         "num_ranks": num_ranks(),
     }
-    then = manifest["training"] | {"round_steps": manifest["round_steps"], "num_ranks": manifest["num_ranks"]}
+    then = manifest["training"] | {
+        "round_steps": manifest.get("planned", manifest["round_steps"]),
+        "num_ranks": manifest["num_ranks"],
+    }
     for key in sorted(now.keys() - set(FREE_SETTINGS)):
         if now[key] != then.get(key):
             raise InputError(

@@ -8,6 +8,19 @@ from pydantic import Field, field_validator, model_validator
 
 from retrieval_cl.settings import Settings
 
+# Settings that mean nothing where no round is mined for.
+REMINING = {
+    "remine_every",
+    "probe_queries",
+    "probe_passages",
+    "probe_every",
+    "min_overlap",
+    "refresh",
+    "background",
+    "swap_after",
+    "background_threads",
+}
+
 
 class TrainingConfig(Settings):
     """How a method is trained. A round is: mine once, then train on that fixed table of negatives."""
@@ -33,6 +46,46 @@ class TrainingConfig(Settings):
         ge=1,
         description="optimiser steps in all, spread evenly over the rounds; null: counted from the epochs",
     )
+
+    remine_every: int | None = Field(
+        None,
+        ge=1,
+        description="steps that a table of mined negatives is used for: rounds from first_mined_round on "
+        "have so many; null: rounds are as long as epochs or steps make them",
+    )
+    probe_queries: int = Field(
+        256, ge=1, description="train queries, drawn with the seed, that are searched again to see drift"
+    )
+    probe_passages: int | None = Field(
+        None,
+        ge=1,
+        description="passages, drawn with the seed, among which they are searched; null: all that are mined",
+    )
+    probe_every: int | None = Field(
+        None, ge=1, description="steps from one look for drift to the next; null: only where it is mined"
+    )
+    min_overlap: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="where a look finds less than this share of the former top hits again, a new table is "
+        "mined then; null: the period alone decides",
+    )
+    refresh: Literal["all", "candidates"] = Field(
+        "all",
+        description="passages that a mining embeds anew: all; or those that their vectors so far rank among "
+        "the first mining.depth of a query, while others keep theirs: equal up to a tolerance only, and the "
+        "log tells what it loses",
+    )
+    background: bool = Field(
+        False, description="a process of its own mines with a snapshot of the weights while training goes on"
+    )
+    swap_after: int | None = Field(
+        None,
+        ge=1,
+        description="steps from the snapshot to the step that its table is used from; training waits for it",
+    )
+    background_threads: int = Field(1, ge=1, description="CPU threads of the process that mines")
 
     lr: float = Field(1e-3, gt=0, le=10, description="peak learning rate of AdamW")
     temperature_lr: float | None = Field(
@@ -101,3 +154,47 @@ class TrainingConfig(Settings):
         if self.steps is not None and self.steps < self.rounds:
             raise ValueError(f"steps {self.steps} are fewer than rounds {self.rounds}")
         return self
+
+    @model_validator(mode="after")
+    def _remining_has_an_effect(self) -> TrainingConfig:
+        idle = sorted(_changed(self))
+        mines = self.first_mined_round < self.rounds and self.num_negatives > 0
+        if idle and not mines:
+            raise ValueError(
+                f"{idle[0]} has no effect: no round is mined for (rounds {self.rounds}, first_mined_round "
+                f"{self.first_mined_round}, num_negatives {self.num_negatives})"
+            )
+        if self.min_overlap is not None and None in (self.probe_every, self.remine_every):
+            raise ValueError(
+                "min_overlap needs probe_every, when to look, and remine_every, when to mine anyhow"
+            )
+        needless = {"rounds"} & self.model_fields_set if self.rounds > 1 else set()
+        if needless and None not in (self.steps, self.remine_every) and self.first_mined_round == 0:
+            raise ValueError(
+                "rounds has no effect: steps say how long, remine_every how often; remove it, or set it to 1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _refresh_can_be_measured(self) -> TrainingConfig:
+        if self.refresh == "candidates" and self.probe_passages is None:
+            raise ValueError(
+                "refresh 'candidates' needs probe_passages: among so many it is compared with refresh 'all'"
+            )
+        if self.refresh == "candidates" and self.background:
+            raise ValueError("refresh 'candidates' does not go with background; set one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _swap_goes_with_background(self) -> TrainingConfig:
+        if self.background and self.swap_after is None:
+            raise ValueError("background needs swap_after, the steps until the new table is used")
+        for name in ("swap_after", "background_threads"):
+            if not self.background and name in _changed(self):
+                raise ValueError(f"{name} has no effect without background; set background to true")
+        return self
+
+
+def _changed(config: TrainingConfig) -> set[str]:
+    fields = TrainingConfig.model_fields
+    return {name for name in REMINING if getattr(config, name) != fields[name].default}

@@ -52,13 +52,14 @@ class Run:
         method: what is trained.
         optimizer: over the method's parameters.
         config: the settings of training.
-        round_steps: steps of each round.
+        round_steps: steps of each round; `cut_round` changes those to come.
         step: optimiser steps done.
         negatives: the table of the current round; None while negatives come from the batch alone.
         seconds: time spent in the loop itself, without callbacks (mining, evaluation, checkpoints).
         grad_norm: norm of the last step's gradients, before they were limited.
         dev: the newest evaluation, by metric.
         statistics: of the last step's comparison, where that step is logged; else None.
+        planned: `round_steps` as they were before the first step.
     """
 
     method: Method
@@ -71,6 +72,10 @@ class Run:
     grad_norm: float = 0.0
     dev: dict[str, float] = field(default_factory=dict)
     statistics: Statistics | None = None
+    planned: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.planned = self.round_steps
 
     @property
     def steps(self) -> int:
@@ -91,6 +96,11 @@ class Run:
     def last_round(self) -> int:
         """The round of the last step that is done; 0 before the first."""
         return self._place(max(0, self.step - 1))[0]
+
+    @property
+    def round_end(self) -> int:
+        """The step after which the current round ends."""
+        return sum(self.round_steps[: self.round + 1])
 
     @property
     def progress(self) -> float:
@@ -117,6 +127,13 @@ class Run:
         self.step += 1
         self.seconds += seconds
 
+    def cut_round(self, at: int) -> None:
+        """The current round ends after step `at`; the steps left are cut anew, every `remine_every`."""
+        assert self.config.remine_every is not None and self.step <= at < self.round_end, (self.step, at)
+        before = self.round_steps[: self.round]
+        assert at > sum(before), "a round has a step"
+        self.round_steps = (*before, at - sum(before), *_cut(self.steps - at, self.config.remine_every))
+
     def _place(self, step: int) -> tuple[int, int]:
         left = step
         for number, steps in enumerate(self.round_steps[:-1]):
@@ -141,6 +158,9 @@ class Callback:
     def on_stop(self, run: Run) -> None:
         """Once, however the loop ends."""
 
+    def on_saved(self, oldest: int) -> None:
+        """A checkpoint was saved; those of steps before `oldest` are gone."""
+
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold of it, as JSON values."""
         return {}
@@ -152,16 +172,61 @@ class Callback:
 def plan_rounds(config: TrainingConfig, *, steps_per_epoch: int) -> tuple[int, ...]:
     """Steps of each round.
 
+    `rounds`, with the epochs or the steps, say how long training is. Without `remine_every` that is the plan.
+    With it, all steps from round `first_mined_round` on are cut anew into rounds of so many steps, the last
+    one what is left: `first_mined_round + ceil(mined steps / remine_every)` rounds in all.
+
     Raises:
-        InputError: the data give no whole batch.
+        InputError: the data give no whole batch, or rounds are too short or too long for a setting.
     """
     if steps_per_epoch < 1:
         raise InputError(
             f"training.batch_size {config.batch_size}: more than there are training queries; lower it"
         )
-    if config.steps is not None:
-        bounds = [config.steps * number // config.rounds for number in range(config.rounds + 1)]
-        return tuple(high - low for low, high in itertools.pairwise(bounds))
+    rounds = _even_rounds(config) if config.steps is not None else _epoch_rounds(config, steps_per_epoch)
+    if config.remine_every is not None:
+        first, mined = config.first_mined_round, sum(rounds[config.first_mined_round :])
+        # With min_overlap a long period is the bound for a run that does not drift.
+        if config.remine_every >= mined and config.min_overlap is None:
+            raise InputError(
+                f"training.remine_every {config.remine_every}: no table would be replaced, {mined} steps are "
+                "trained on mined negatives in all; lower it, or remove it"
+            )
+        rounds = (*rounds[:first], *_cut(mined, config.remine_every))
+    _check_swaps(rounds, config)
+    return rounds
+
+
+def _even_rounds(config: TrainingConfig) -> tuple[int, ...]:
+    assert config.steps is not None
+    bounds = [config.steps * number // config.rounds for number in range(config.rounds + 1)]
+    return tuple(high - low for low, high in itertools.pairwise(bounds))
+
+
+def _epoch_rounds(config: TrainingConfig, steps_per_epoch: int) -> tuple[int, ...]:
     first = config.epochs_per_round if config.first_round_epochs is None else config.first_round_epochs
     epochs: Sequence[float] = [first] + [config.epochs_per_round] * (config.rounds - 1)
     return tuple(max(1, round(share * steps_per_epoch)) for share in epochs)
+
+
+def _cut(steps: int, every: int) -> tuple[int, ...]:
+    """Pieces of `every` steps, the last one what is left."""
+    return (every,) * (steps // every) + ((steps % every,) if steps % every else ())
+
+
+def _check_swaps(rounds: tuple[int, ...], config: TrainingConfig) -> None:
+    """Raises InputError where a snapshot would be taken before the table of the one before is in use."""
+    if config.swap_after is None:
+        return
+    lengths = list(rounds[max(0, config.first_mined_round - 1) : -1])
+    lengths += [config.remine_every] if config.remine_every is not None else []
+    if not lengths:
+        raise InputError(
+            "training.background has no effect: the only table is mined before the first step; "
+            "remove it, or set training.remine_every"
+        )
+    if config.swap_after >= min(lengths):
+        raise InputError(
+            f"training.swap_after {config.swap_after}: a round in which the next table is mined has only "
+            f"{min(lengths)} steps; lower swap_after below that"
+        )

@@ -82,5 +82,8 @@ def _take_steps(
                 run.advance(perf_counter() - started)
                 for callback in callbacks:
                     callback.on_step(run, loss, embeddings)
+            # A callback may have ended the round before the source does.
+            if run.cursor == 0:
+                break
             started = perf_counter()
         assert run.round > number or run.step == run.steps, "the source ended before the round did"

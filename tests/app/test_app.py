@@ -133,6 +133,20 @@ def test_faiss_index_finds_what_exact_search_finds(cli, trained, tmp_path):
     assert exact == flat
 
 
+def test_index_prints_the_recall_it_measured_and_obeys_its_memory(cli, trained, tmp_path):
+    pytest.importorskip("faiss")
+    ran = cli("index", trained, "-o", tmp_path / "a", "--factory", "IVF4,Flat", "--target-recall", 0.9)
+    assert ran.code == 0, ran.err
+    recall = json.loads((tmp_path / "a" / "manifest.json").read_text())["faiss"]["recall"]
+    assert recall["queries"] == "given" and recall["mean"] >= recall["target"] == 0.9
+    line = next(line for line in ran.out.splitlines() if line.startswith("FAISS IVF4,Flat (nprobe "))
+    assert f"recall@10 {recall['mean']:.4f} [{recall['low']:.4f}, {recall['high']:.4f}]" in line
+    ran = cli("index", trained, "-o", tmp_path / "b", "--factory", "Flat", "--memory", "2KiB")
+    assert ran.code == 2 and "building it takes" in ran.err and not (tmp_path / "b").exists()
+    ran = cli("index", trained, "-o", tmp_path / "b", "--memory", "1GiB")
+    assert ran.code == 2 and "index.memory has no effect" in ran.err
+
+
 def test_embed_writes_the_same_vectors_in_every_format(cli, trained, tmp_path, data):
     found = []
     for suffix in ("npy", "safetensors", "parquet"):

@@ -117,6 +117,8 @@ def test_nothing_that_names_data_is_refused(cli, trained, tmp_path):
         ("training.lr=-1", "training.lr is -1; expected greater than 0"),
         ("training.num_negatives=9", "training.num_negatives 9 is more than mining.num_negatives 2"),
         ("method.name=simclrr", "method.name 'simclrr': no such method"),
+        ("training.chunk_tokens=0", "training.chunk_tokens is 0; expected a whole number from 1"),
+        ("training.graph_tokens=9", "--set training.graph_tokens=9: training: graph_tokens has no effect"),
     ],
 )
 def test_wrong_setting_is_refused_before_anything_is_read(cli, tmp_path, beir, small, setting, said):

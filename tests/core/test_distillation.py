@@ -246,5 +246,5 @@ def test_the_teacher_and_a_part_without_gradient_get_none(objective):
 @pytest.mark.parametrize("objective", BOTH)
 @pytest.mark.parametrize("missing", ["own", "teacher"])
 def test_without_a_teacher_it_says_what_to_set(objective, missing):
-    with pytest.raises(InputError, match="teacher's scores.*`own` and `teacher`"):
+    with pytest.raises(InputError, match=r"teacher's scores.*`own` and `teacher`"):
         objective(replace(draw(), **{missing: None}))

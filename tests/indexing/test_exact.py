@@ -1,3 +1,5 @@
+import tempfile
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval_cl.core.errors import InputError
-from retrieval_cl.indexing import exact, order, shortlist
+from retrieval_cl.indexing import exact, order, shortlist, tile_search
+from retrieval_cl.indexing.budget import Plan, shortlist_length
+from retrieval_cl.indexing.hit_files import map_hits
 
 MIB = 2**20
 
@@ -48,8 +52,9 @@ def unit(rng, count, dim, *, centre=0.0):
 
 @pytest.fixture
 def tiny_tiles(monkeypatch):
-    def cut(shard_rows, tile_rows, chunk_bytes=8192):
-        monkeypatch.setattr(exact, "_plan", lambda *_, **__: exact._Plan(shard_rows, tile_rows, chunk_bytes))
+    def cut(shard_rows, tile_rows, chunk_bytes=8192, wave_rows=10_000, keeps_hits=True):
+        plan = Plan(wave_rows, shard_rows, tile_rows, chunk_bytes, keeps_hits)
+        monkeypatch.setattr(exact, "make_plan", lambda *_, **__: plan)
 
     return cut
 
@@ -90,16 +95,54 @@ def test_same_bits_for_any_tile_and_shard(tiny_tiles, first_pass):
     passages[400:500] = passages[100:200]
     queries = np.concatenate([unit(rng, 30, 33), passages[400:420]])
     whole = exact.search(queries, passages, k=9, first_pass=torch.float32)
-    for shard_rows, tile_rows in [(32, 7), (224, 50), (320, 1), (704, 16)]:
-        tiny_tiles(shard_rows, tile_rows)
+    for shard_rows, tile_rows, wave_rows in [(32, 7, 50), (224, 50, 13), (320, 1, 1), (704, 16, 33)]:
+        tiny_tiles(shard_rows, tile_rows, wave_rows=wave_rows, keeps_hits=wave_rows > 20)
         hits = exact.search(queries, passages, k=9, first_pass=first_pass)
         assert_equal_hits(hits, whole.scores, whole.rows)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_same_bits_for_any_sharding_of_passages_and_queries(tiny_tiles, dtype):
+    rng = np.random.default_rng(12)
+    passages = torch.from_numpy(unit(rng, 500, 20)).to(dtype)
+    queries = torch.from_numpy(unit(rng, 40, 20)).to(dtype)
+    whole = exact.search(queries, passages, k=9)
+    for sizes in ([500], [1, 0, 300, 199], [100] * 5):
+        shards = list(passages.split(sizes))
+        for shard_rows in (96, 512):
+            tiny_tiles(shard_rows, 7)
+            hits = exact.search(list(queries.split(11)), shards, k=9, first_pass=torch.bfloat16)
+            assert_equal_hits(hits, whole.scores, whole.rows)
+
+
+def test_result_goes_to_the_callers_map(tmp_path):
+    rng = np.random.default_rng(13)
+    queries, passages = unit(rng, 30, 8), unit(rng, 90, 8)
+    expected = exact.search(queries, passages, k=100)
+    assert (expected.rows[:, 90:] == -1).all() and np.isneginf(expected.scores[:, 90:]).all()
+    out = map_hits(tmp_path, 30, k=100)
+    assert exact.search(queries, passages, k=100, out=out) is out
+    np.testing.assert_array_equal(np.load(tmp_path / "rows.npy"), expected.rows)
+    np.testing.assert_array_equal(np.load(tmp_path / "scores.npy"), expected.scores)
+    with pytest.raises(InputError, match=r"out has shape \(30, 100\).*expected a writable one of \(30, 7\)"):
+        exact.search(queries, passages, k=7, out=out)
+
+
+def test_result_that_does_not_fit_is_mapped_and_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    rng = np.random.default_rng(14)
+    queries, passages = unit(rng, 5000, 4), unit(rng, 100, 4)
+    hits = exact.search(queries, passages, k=80, memory_bytes=32 * MIB)
+    assert isinstance(hits.rows, np.memmap) and list(tmp_path.iterdir()) == []
+    roomy = exact.search(queries, passages, k=80)
+    assert not isinstance(roomy.rows, np.memmap)
+    assert_equal_hits(hits, roomy.scores, roomy.rows)
 
 
 def test_block_selection_is_used_and_equals_full_sort():
     rng = np.random.default_rng(2)
     queries, passages = unit(rng, 40, 16), unit(rng, 20_000, 16)
-    assert 2 * exact._shortlist_length(3) < 20_000 // shortlist.BLOCK
+    assert 2 * shortlist_length(3) < 20_000 // shortlist.BLOCK
     hits = exact.search(queries, passages, k=3, first_pass=torch.bfloat16)
     assert_equal_hits(hits, *full_sort(queries, passages, 3))
 
@@ -113,8 +156,8 @@ def test_query_whose_bound_fails_is_widened(monkeypatch):
     passages = np.concatenate([far, near.astype(np.float32)])
     queries = np.repeat(base, 20, axis=0)
     widened = []
-    widen = exact._widen
-    monkeypatch.setattr(exact, "_widen", lambda *a, **b: widened.append(1) or widen(*a, **b))
+    widen = tile_search._widen
+    monkeypatch.setattr(tile_search, "_widen", lambda *a, **b: widened.append(1) or widen(*a, **b))
     hits = exact.search(queries, passages, k=10, first_pass=torch.bfloat16)
     assert len(widened) == len(queries)
     assert_equal_hits(hits, *full_sort(queries, passages, 10))
@@ -182,8 +225,14 @@ def test_bad_arguments_say_what_is_valid():
         exact.search(vectors, vectors, k=0)
     with pytest.raises(InputError, match=r"\(3, 3\).*\(3, 2\)"):
         exact.search(vectors, vectors[:, :2], k=1)
-    with pytest.raises(InputError, match="at least 16777216"):
+    with pytest.raises(InputError, match="at least 33554432"):
         exact.search(vectors, vectors, k=1, memory_bytes=1000)
+    with pytest.raises(InputError, match=r"device memory is given .*the device is cpu"):
+        exact.search(vectors, vectors, k=1, device_bytes=2**30)
+    with pytest.raises(InputError, match="passages: no shards"):
+        exact.search(vectors, [], k=1)
+    with pytest.raises(InputError, match=r"passages have shape \(3, 2\); expected matrices of one width"):
+        exact.search(vectors, [vectors, vectors[:, :2]], k=1)
 
 
 def test_memory_map_and_float16_are_searched_in_place(tmp_path):
@@ -194,19 +243,6 @@ def test_memory_map_and_float16_are_searched_in_place(tmp_path):
     hits = exact.search(vectors[:20], mapped, k=3)
     rounded = exact.search(vectors[:20], np.asarray(mapped).astype(np.float32), k=3)
     assert_equal_hits(hits, rounded.scores, rounded.rows)
-
-
-@pytest.mark.parametrize("k", [10, 300, 5000])
-def test_plan_keeps_the_working_set_within_memory(k):
-    queries, passages = torch.empty(10_000, 256, device="meta"), torch.empty(400_000, 256, device="meta")
-    for memory in (16 * MIB, 64 * MIB, 512 * MIB):
-        plan = exact._plan(
-            queries, passages, k=k, memory_bytes=memory, device=torch.device("cpu"), dtype=torch.bfloat16
-        )
-        shard = plan.shard_rows * 256 * 2
-        products = plan.tile_rows * plan.shard_rows * 2
-        looked_into = plan.tile_rows * min(plan.shard_rows, 32 * exact._shortlist_length(k)) * 14
-        assert shard + products + looked_into + plan.chunk_bytes <= memory
 
 
 def test_device_and_threads_do_not_change_the_bits():

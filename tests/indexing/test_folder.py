@@ -6,12 +6,17 @@ import pytest
 
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.indexing import exact
+from retrieval_cl.indexing.approximate import FaissSettings
 from retrieval_cl.indexing.bm25 import Lexical
 from retrieval_cl.indexing.folder import open_index, write_index
 from retrieval_cl.indexing.fusion import reciprocal_rank_fusion
 from retrieval_cl.indexing.passages import Passage
 
 COUNT = 3000
+
+
+def faiss_of(factory):
+    return None if factory is None else FaissSettings(factory)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +43,7 @@ def write(tmp_path, vectors):
 
 @pytest.mark.parametrize("factory", [None, "Flat", "auto"])
 def test_search_gives_the_bits_of_exact_search(write, vectors, factory):
-    index = open_index(write(factory=factory), fingerprint="encoder one")
+    index = open_index(write(faiss=faiss_of(factory)), fingerprint="encoder one")
     hits, exactly = index.search(vectors[:9], k=12), exact.search(vectors[:9], vectors, k=12)
     np.testing.assert_array_equal(hits.rows, exactly.rows)
     np.testing.assert_array_equal(hits.scores, exactly.scores)
@@ -47,7 +52,7 @@ def test_search_gives_the_bits_of_exact_search(write, vectors, factory):
 
 
 def test_exact_index_needs_no_faiss(write, vectors, monkeypatch):
-    folder = write(factory=None)
+    folder = write(faiss=None)
     monkeypatch.setitem(__import__("sys").modules, "faiss", None)
     assert open_index(folder).search(vectors[5:6], k=1).rows.tolist() == [[5]]
 
@@ -63,7 +68,7 @@ def test_passages_come_back_by_row_from_any_group(write):
 
 @pytest.mark.parametrize("factory", [None, "Flat"])
 def test_k_beyond_corpus_returns_all_rows_and_k_below_one_is_an_error(write, vectors, factory):
-    index = open_index(write(factory=factory))
+    index = open_index(write(faiss=faiss_of(factory)))
     hits = index.search(vectors[:1], k=COUNT + 100)
     assert hits.rows.shape == (1, COUNT) and sorted(hits.rows[0]) == list(range(COUNT))
     with pytest.raises(InputError, match="k is 0"):
@@ -100,7 +105,7 @@ def test_query_of_another_width_is_refused(write, vectors):
 
 @pytest.mark.parametrize("factory", [None, "Flat"])
 def test_query_that_is_not_finite_is_refused(write, factory):
-    index = open_index(write(factory=factory))
+    index = open_index(write(faiss=faiss_of(factory)))
     with pytest.raises(InputError, match="queries: row 1 "):
         index.search(np.array([[1.0] * 8, [np.nan] * 8], np.float32), k=1)
 
@@ -109,7 +114,7 @@ def test_query_that_is_not_finite_is_refused(write, factory):
     "name", ["vectors.npy", "passages.parquet", "index.faiss", "lexical/data.csc.index.npy"]
 )
 def test_missing_cut_or_changed_file_is_named(write, name):
-    folder = write(factory="Flat", lexical=Lexical.fit([["a"]] * COUNT, k1=1.2, b=0.5))
+    folder = write(faiss=FaissSettings("Flat"), lexical=Lexical.fit([["a"]] * COUNT, k1=1.2, b=0.5))
     data = (folder / name).read_bytes()
     (folder / name).write_bytes(data[:-1])
     with pytest.raises(InputError, match=rf"{name}: has \d+ bytes, the manifest says \d+"):
@@ -134,7 +139,7 @@ def test_half_written_folder_is_no_index(write, tmp_path):
 def test_error_while_writing_leaves_the_old_index(write, tmp_path, vectors):
     write()
     with pytest.raises(InputError, match="faiss factory"):
-        write(factory="Nonsense", texts=["new"] * COUNT)
+        write(faiss=FaissSettings("Nonsense"), texts=["new"] * COUNT)
     assert open_index(tmp_path / "index").passages([3])[0].text == "text number 3"
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
 

@@ -18,3 +18,14 @@ def test_minus_one_is_no_passage_and_ties_come_in_row_order():
     hits = rescore(np.ones((1, 2), np.float32), passages, rows=np.array([[3, -1, 1, -1]]), k=3)
     np.testing.assert_array_equal(hits.rows, [[1, 3, -1]])
     np.testing.assert_array_equal(hits.scores, [[2.0, 2.0, -np.inf]])
+
+
+def test_shards_in_float16_are_scored_by_their_float32_values():
+    rng = np.random.default_rng(1)
+    queries = rng.standard_normal((9, 6), dtype=np.float32)
+    passages = rng.standard_normal((50, 6), dtype=np.float32).astype(np.float16)
+    rows = np.tile(np.arange(50), (9, 1))
+    hits = rescore(queries, [passages[:20], passages[20:]], rows=rows, k=7)
+    whole = exact.search(queries, passages.astype(np.float32), k=7)
+    np.testing.assert_array_equal(hits.rows, whole.rows)
+    np.testing.assert_array_equal(hits.scores, whole.scores)

@@ -1,5 +1,7 @@
 """The whole miner equals a slow loop, for any chunk size, and never does what its peers were caught doing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -119,7 +121,16 @@ def test_miner_equals_the_loop(seed, with_extra, with_reranker):
         extra=[(name, hits.rows.tolist()) for name, hits in lists.items()],
         **relations,
     )
-    assert cells(table) == drawn
+    judged = table if table.teacher is None else replace(table, scores=table.teacher)
+    assert cells(judged) == drawn
+    assert (table.teacher is not None) == with_reranker
+    there = table.rows >= 0
+    line = np.nonzero(there)[0]
+    np.testing.assert_array_equal(table.scores[there], dense[line, table.rows[there]])
+    if with_reranker:
+        positives = relations["positives"]
+        expected = reranked[positives.rows, positives.values]
+        np.testing.assert_array_equal(table.taught(positives), expected)
     assert counts.removed == removed
     missing = [config.num_negatives - len(row) for row in drawn]
     assert (counts.missing, counts.empty) == (sum(missing), sum(missing))
@@ -217,9 +228,9 @@ def test_a_reranker_is_used_without_any_threshold():
 
     table, counts = mine(query_vectors, passage_vectors, config=config, reranker=reranker, **relations)
     there = table.rows >= 0
-    np.testing.assert_array_equal(table.scores[there], -table.rows[there])
-    assert len(calls) == 1, "all queries of a chunk share a call"
-    assert sum(calls) == counts.kept
+    np.testing.assert_array_equal(table.teacher[there], -table.rows[there])
+    num_positives = len(relations["positives"].values)
+    assert calls == [counts.kept, num_positives], "all queries of a chunk share a call"
 
 
 def test_thresholds_hold_in_the_rerankers_units():

@@ -8,7 +8,7 @@ import pytest
 
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.relations import Ragged
-from retrieval_cl.mining import export
+from retrieval_cl.mining import export_rows
 from retrieval_cl.mining.export import write_triplets, write_tuples
 from retrieval_cl.mining.table import NegativeTable
 
@@ -52,7 +52,7 @@ def expected_triplets(table):
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 @pytest.mark.parametrize("chunk", [1, 2, 4096])
 def test_triplets_equal_the_loop(table, tmp_path, monkeypatch, ending, chunk):
-    monkeypatch.setattr(export, "_CHUNK", chunk)
+    monkeypatch.setattr(export_rows, "CHUNK", chunk)
     path = tmp_path / f"negatives.{ending}"
     written = write_triplets(
         path,

@@ -23,8 +23,8 @@ def test_noise_is_splitmix64_of_its_keys(seed, round, query):
 def test_splitmix64_gives_its_published_first_numbers():
     # The generator's outputs from state 0: the state grows by the golden constant, each is mixed.
     state = np.zeros(1, dtype=np.uint64)
-    first = chance._mix(state)
-    second = chance._mix(state + np.uint64(0x9E3779B97F4A7C15))
+    first = chance.mix(state)
+    second = chance.mix(state + np.uint64(0x9E3779B97F4A7C15))
     assert [int(first[0]), int(second[0])] == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4]
 
 

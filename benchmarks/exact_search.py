@@ -1,0 +1,191 @@
+"""Exact search on the CPU beside the bare matrix product and faiss, and within a memory budget.
+
+    python benchmarks/exact_search.py [--only rate --only faiss --only memory] [--folder DIR] [--threads 2]
+
+"rate" and "faiss": 10,000 queries x 200,000 passages x 384, k = 100, random unit rows, in turn. The bare
+product is float32, in tiles of 256 queries whose scores are thrown away; faiss is IndexFlatIP on the same
+threads, its index built beforehand. Rates are GFLOP/s of 2 * Q * N * D. "memory": 2,000,000 x 384 float16 on
+disk, 1,000 queries, k = 100, under 1 GiB: the rise of anonymous memory (RssAnon, looked at every 2 ms) of a
+fresh process while it searches; pages of the mapped file are not anonymous.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from side_by_side import MIB, Goal, Row, compare_amounts, in_child, machine, parse, report, time_in_turn
+
+from retrieval_cl.indexing import exact
+from retrieval_cl.indexing.vector_files import map_file
+
+SECTIONS = ("rate", "faiss", "memory")
+TILE = 256
+BLOCK_ROWS = 50_000
+
+
+@dataclass(frozen=True)
+class Size:
+    """Rows and width of a search."""
+
+    queries: int
+    passages: int
+    dim: int
+    k: int = 100
+
+    @property
+    def gflop(self) -> float:
+        """Of the bare product."""
+        return 2e-9 * self.queries * self.passages * self.dim
+
+
+FULL, QUICK = Size(10_000, 200_000, 384), Size(200, 4000, 32, k=10)
+DISK, QUICK_DISK = Size(1000, 2_000_000, 384), Size(50, 20_000, 32, k=10)
+
+
+def draw(rows: int, dim: int, *, seed: int) -> torch.Tensor:
+    """Random unit rows."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.nn.functional.normalize(torch.randn(rows, dim, generator=generator), dim=1)
+
+
+def bare_product(queries: torch.Tensor, passages: torch.Tensor) -> None:
+    """All scores, tile by tile, into one buffer."""
+    scores = torch.empty(TILE, len(passages))
+    for tile in queries.split(TILE):
+        torch.mm(tile, passages.T, out=scores[: len(tile)])
+
+
+def compare_speed(size: Size, *, sections: Sequence[str], repeats: int) -> list[Row]:
+    """Rates beside the bare product and times beside faiss."""
+    queries, passages = draw(size.queries, size.dim, seed=0), draw(size.passages, size.dim, seed=1)
+    contestants = {
+        name: lambda dtype=dtype: exact.search(queries, passages, k=size.k, first_pass=dtype)
+        for name, dtype in [("float32", torch.float32), ("bf16", torch.bfloat16)]
+    }
+    if "rate" in sections:
+        contestants["bare"] = lambda: bare_product(queries, passages)
+    if "faiss" in sections:
+        import faiss
+
+        faiss.omp_set_num_threads(torch.get_num_threads())
+        index = faiss.IndexFlatIP(size.dim)
+        index.add(passages.numpy())
+        contestants["faiss"] = lambda: index.search(queries.numpy(), size.k)
+    timings = time_in_turn(contestants, repeats=repeats)
+    np.testing.assert_array_equal(timings.values["float32"].rows, timings.values["bf16"].rows)
+    rows = []
+    for name, goal in (("float32", 0.7), ("bf16", 2.0)):
+        if "rate" in sections:
+            title = f"rate beside the bare float32 product, {name} pass"
+            limit = Goal(goal, "at least")
+            rows.append(
+                timings.compare_rates(title, name, "bare", amount=size.gflop, unit="GFLOP/s", goal=limit)
+            )
+        if "faiss" in sections:
+            limit = Goal(1.0) if name == "bf16" else None
+            rows.append(timings.compare(f"time beside IndexFlatIP, {name} pass", name, "faiss", goal=limit))
+    return rows
+
+
+def write_passages(path: Path, size: Size) -> None:
+    """A float16 file, a block at a time."""
+    shape = (size.passages, size.dim)
+    out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+    for number, start in enumerate(range(0, size.passages, BLOCK_ROWS)):
+        stop = min(start + BLOCK_ROWS, size.passages)
+        out[start:stop] = draw(stop - start, size.dim, seed=number).numpy()
+    out.flush()
+
+
+@contextmanager
+def watched(peak: list[int]) -> Any:
+    """Puts into `peak` how far anonymous memory rises inside."""
+    before, ended = anonymous_bytes(), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.002):
+            peak[0] = max(peak[0], anonymous_bytes() - before)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def anonymous_bytes() -> int:
+    """Of this process, now."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+
+def search_file(path: Path, size: Size, memory: int, threads: int) -> tuple[int, float]:
+    """Peak of anonymous memory in bytes, and seconds; runs in a process of its own."""
+    torch.set_num_threads(threads)
+    passages = map_file(path)
+    queries = passages[:: max(1, len(passages) // size.queries)][: size.queries]
+    few = torch.randn(64, 8)
+    exact.search(few, few, k=1)
+    peak = [0]
+    start = time.perf_counter()
+    with watched(peak):
+        hits = exact.search(queries, passages, k=size.k, memory_bytes=memory)
+    seconds = time.perf_counter() - start
+    stride = max(1, len(passages) // size.queries)
+    assert (hits.rows[:, 0] == np.arange(len(queries)) * stride).all(), "a passage is nearest to itself"
+    return peak[0], seconds
+
+
+def measure_memory(size: Size, *, folder: Path | None, memory: str, threads: int) -> list[Row]:
+    """The search of a file under a budget."""
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        path = Path(temporary) / "passages.npy"
+        write_passages(path, size)
+        budget = exact.parse_memory(memory)
+        peak, seconds = in_child(search_file, path, size, budget, threads)
+    name = f"{size.passages:,} x {size.dim} float16 on disk"
+    return [
+        compare_amounts(
+            f"anonymous memory beside the budget, {name}",
+            peak / MIB,
+            budget / MIB,
+            unit="MiB",
+            goal=Goal(1.0, required=True),
+        ),
+        Row(f"rate, {name}", size.gflop / seconds, None, "GFLOP/s", None),
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the sections asked for."""
+    parser = ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", action="append", choices=SECTIONS, help="sections; all if not given")
+    parser.add_argument("--folder", type=Path, help="where the 1.5 GB file of 'memory' stands meanwhile")
+    parser.add_argument("--memory", default="1GiB", help="budget of 'memory'")
+    given = parse(parser, arguments)
+    sections = given.only or SECTIONS
+    print(machine())
+    rows: list[Row] = []
+    if set(sections) & {"rate", "faiss"}:
+        rows += compare_speed(QUICK if given.quick else FULL, sections=sections, repeats=given.repeats)
+    if "memory" in sections:
+        size = QUICK_DISK if given.quick else DISK
+        rows += measure_memory(size, folder=given.folder, memory=given.memory, threads=given.threads)
+    report(rows, given)
+    return int(any(row.goal is not None and row.goal.required and not row.reached for row in rows))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
