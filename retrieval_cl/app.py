@@ -12,6 +12,8 @@ import typer
 from retrieval_cl.config import refuse_overrides, set_output
 from retrieval_cl.console import TRACEBACK, bar, run_app, say, tell, training_stops, typed_command
 from retrieval_cl.core.errors import InputError
+from retrieval_cl.mine_command import mine
+from retrieval_cl.options import Config, Data, Mode, ModelName, Output, Set
 from retrieval_cl.runs.models import config_for, config_to_train, find_model
 
 VECTORS = Path("vectors.npy")
@@ -25,16 +27,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-
-Set = Annotated[list[str] | None, typer.Option("--set", help="A setting: --set training.lr=1e-3")]
-Data = Annotated[str | None, typer.Option(help="BEIR folder, file of pairs, Hugging Face id, or 'pydoc'.")]
-Config = Annotated[Path | None, typer.Option("--config", help="YAML file; default: that of the model's run.")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where the result goes.")]
-Mode = Literal["dense", "bm25", "hybrid"]
-# Those of `mining.export`, whose libraries are not for --help.
-Shape = Literal["triplets", "tuples", "pairs", "lists", "flagembedding"]
-Scores = Literal["vectors", "teacher", "none"]
-ModelName = Annotated[str, typer.Argument(help="Run, sentence-transformers folder, or Hugging Face id.")]
 
 
 @app.callback()
@@ -127,71 +119,7 @@ def train(
     tell(f"\nmodel and report in {done.folder} (report.html); next: retrieval-cl index {done.folder}")
 
 
-@app.command()
-def mine(
-    model: Annotated[str | None, typer.Argument(help="Default: the encoder of --config.")] = None,
-    data: Data = None,
-    config: Config = None,
-    output: Output = None,
-    shape: Annotated[Shape, typer.Option(help="Rows of texts.")] = "triplets",
-    scores: Annotated[Scores, typer.Option(help="Written beside the texts.")] = "vectors",
-    suffix: Annotated[Literal["jsonl", "parquet"], typer.Option("--format", help="Of texts.")] = "jsonl",
-    query_vectors: Annotated[Path | None, typer.Option(help="Mine stored vectors, of any kind.")] = None,
-    passage_vectors: Annotated[Path | None, typer.Option(help=".npy, .safetensors or .parquet")] = None,
-    positives: Annotated[Path | None, typer.Option(help="Pairs of their ids: .tsv, qrels, .jsonl")] = None,
-    against: Annotated[Path | None, typer.Option(help="An older table to compare with.")] = None,
-    bound: Annotated[float, typer.Option(help="False negatives a margin may leave.")] = 0.05,
-    hidden_share: Annotated[float, typer.Option(help="Of known answers, for the estimate.")] = 0.5,
-    memory: Annotated[str | None, typer.Option(help="For exact search: 2GiB.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", "--plan", help="Say what it takes; stop.")] = False,
-    set_: Set = None,
-) -> None:
-    """Mine hard negatives; write a table, texts for any trainer, and an audit of the table.
-
-    With --query-vectors, --passage-vectors and --positives neither model nor texts are needed.
-
-    Examples:
-    * `retrieval-cl mine runs/tldr --output runs/tldr/mined`
-    * `retrieval-cl mine sentence-transformers/all-MiniLM-L6-v2 --data data/tldr --set mining.rank_min=5`
-    * `retrieval-cl mine runs/tldr --shape tuples --format parquet --against runs/old/mined`
-    * `retrieval-cl mine --query-vectors q.npy --passage-vectors p.npy --positives qrels.tsv -o mined`
-    """
-    from retrieval_cl.runs.mine_result import MineOptions, audit_settings, describe
-
-    audit = audit_settings(bound=bound, hidden_share=hidden_share)
-    files = (query_vectors, passage_vectors, positives)
-    stored = any(file is not None for file in files)
-    used = ("mining", "training") if stored else ("source", "mining", "encoder", "training")
-    refuse_overrides(set_ or (), used=used, command="mine")
-    if stored and (model is not None or data is not None or (shape, scores) != ("triplets", "vectors")):
-        raise InputError("stored vectors are mined without MODEL, --data, --shape, --scores; leave them out")
-    found = None if model is None else find_model(model)
-    settings = config_for(found, config=config, overrides=set_ or (), data=data, needs_data=not stored)
-    options = MineOptions(
-        output=output or (settings.folder if found is None else found.folder) / "mined",
-        shape=shape,
-        scores=scores,
-        suffix=suffix,
-        against=against,
-        audit=audit,
-        command=typed_command(sys.argv[1:]),
-    )
-    if stored:
-        from retrieval_cl.runs import mine_vectors as bare
-
-        miner = bare.prepare_vectors(
-            settings, queries=query_vectors, passages=passage_vectors, positives=positives, memory=memory
-        )
-        _tell_plan(miner.plan.lines(), dry_run=dry_run)
-        if not dry_run:
-            tell(describe(bare.mine_vectors(miner, options, say=say)))
-        return
-    from retrieval_cl.runs import mine as story
-
-    prepared = story.prepare(settings, story.encoder_of(settings, found), memory=memory)
-    _tell_plan(prepared.plan.lines(), dry_run=dry_run)
-    if not dry_run:
-        tell(describe(story.mine_negatives(prepared, options, say=say)))
+app.command()(mine)
 
 
 @app.command("eval")
@@ -327,12 +255,6 @@ def embed(
         vectors = story.embed_texts(find_model(model), texts, kind=kind, progress=progress)
     story.write_vectors(output, vectors, ids=texts.ids)
     tell(f"{vectors.shape[0]:,} vectors of {vectors.shape[1]} numbers in {output}")
-
-
-def _tell_plan(lines: list[str], *, dry_run: bool) -> None:
-    """The plan is the result of a dry run, and a word beside it of any other."""
-    for line in lines:
-        (tell if dry_run else say)(line)
 
 
 def main() -> None:

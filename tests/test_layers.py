@@ -33,7 +33,9 @@ ALLOWED = {
     "runs": {*EVERY_FOLDER, "config"},
     "config": {"core", "runs"},
     "console": {"core", "training"},
-    "app": {"runs", "config", "console", "core", "training"},
+    "app": {"runs", "config", "console", "core", "training", "options", "mine_command"},
+    "mine_command": {"runs", "config", "console", "core", "options"},
+    "options": set(),
 }
 # The config models of the parts, and what checks a name in them, may be imported by `config` beside its own.
 LIGHT = {"encoders.config", "methods.config", "mining.config", "sources.config", "training.config"}
@@ -47,7 +49,7 @@ ONLY_IN = {
     "tokenizers": ("encoders.",),
     "datasets": ("sources.",),
     "accelerate": ("training.",),
-    "typer": ("app",),
+    "typer": ("app", "options", "mine_command"),
     "fastapi": ("serving.",),
     "matplotlib": ("reporting.",),
     "triton": ("core.kernels.",),

@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from retrieval_cl import app
+from retrieval_cl import options
 from retrieval_cl.mining.export import Scores, Shape
 
 VERBS = ("open", "close", "read", "write", "sort", "merge", "split", "count")
@@ -34,7 +34,7 @@ def test_every_shape_is_written(cli, trained, tmp_path, shape):
 
 
 def test_the_command_offers_the_shapes_and_scores_that_there_are():
-    assert (app.Shape, app.Scores) == (Shape, Scores)
+    assert (options.Shape, options.Scores) == (Shape, Scores)
 
 
 def test_scores_of_a_teacher_need_one(cli, trained, tmp_path):
