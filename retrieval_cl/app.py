@@ -235,23 +235,43 @@ def embed(
     model: ModelName,
     text: Annotated[list[str] | None, typer.Argument(help="Texts; or give --file.")] = None,
     file: Annotated[Path | None, typer.Option(help=".txt (a text a line), .jsonl, .csv ...")] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Or .safetensors, .parquet.")] = VECTORS,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Or .safetensors, .parquet; a folder: a store.")
+    ] = VECTORS,
     kind: Annotated[Literal["query", "passage"], typer.Option(help="Which prompt and tower.")] = "passage",
+    dtype: Annotated[
+        Literal["float16", "bfloat16", "float32"] | None, typer.Option(help="Of a store.")
+    ] = None,
 ) -> None:
     """Embed texts; write the vectors with their ids.
+
+    A folder (a name without an ending) becomes a store of shards: it may be killed and goes on, and called
+    again it embeds only texts that are new or changed, or all of them for another model.
 
     Examples:
     * `retrieval-cl embed runs/tldr "list open ports" --kind query -o query.npy`
     * `retrieval-cl embed runs/tldr --file corpus.jsonl -o corpus.parquet`
+    * `retrieval-cl embed runs/tldr --file corpus.jsonl -o corpus.store --dtype float16`
     """
     if bool(text) == (file is not None):
         raise InputError("give texts or --file, one of them")
     from retrieval_cl.runs import embed as story
     from retrieval_cl.runs.corpus import given_texts, read_texts
 
-    story.check_suffix(output)
+    is_store = output.suffix in ("", ".store")
+    if not is_store:
+        story.check_suffix(output)
+        if dtype is not None:
+            raise InputError(f"--dtype {dtype} has no effect on {output}: files hold float32; name a folder")
     texts = given_texts(text or ()) if file is None else read_texts(file)
     with bar("encoding") as progress:
+        if is_store:
+            done = story.embed_into_store(
+                output, find_model(model), texts, kind=kind, dtype=dtype or "float16", progress=progress
+            )[1]
+            kept = done.copied + done.kept
+            tell(f"{len(texts.ids):,} vectors in {output}: {done.encoded:,} embedded, {kept:,} kept")
+            return
         vectors = story.embed_texts(find_model(model), texts, kind=kind, progress=progress)
     story.write_vectors(output, vectors, ids=texts.ids)
     tell(f"{vectors.shape[0]:,} vectors of {vectors.shape[1]} numbers in {output}")

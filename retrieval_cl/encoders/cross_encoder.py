@@ -43,8 +43,8 @@ class TextReranker:
         """Scores as the model's `predict` gives them, its activation included, in the given order."""
         # Pairs of like length stand together: little padding. The longest fail first where memory is short.
         order = np.argsort(-(self._query_chars[queries] + self._passage_chars[passages]), kind="stable")
-        asked = zip(queries[order].tolist(), passages[order].tolist(), strict=True)
-        pairs = [(self._queries[query], self._passages[passage]) for query, passage in asked]
+        left = map(self._queries.__getitem__, queries[order].tolist())
+        pairs = list(zip(left, map(self._passages.__getitem__, passages[order].tolist()), strict=True))
         given = self._model.predict(pairs, batch_size=self._batch_size, show_progress_bar=False)
         found = np.asarray(given, dtype=np.float32)
         if found.shape != order.shape:

@@ -15,6 +15,7 @@ from jaxtyping import Float, Float32, Int64
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.files import read_json
 from retrieval_cl.core.relations import Ragged
+from retrieval_cl.indexing.shards import open_store
 from retrieval_cl.indexing.vector_files import map_file
 from retrieval_cl.sources.checks import id_at
 from retrieval_cl.sources.lines import read_jsonl, read_lines
@@ -51,11 +52,11 @@ def read_stored(path: Path, *, what: str) -> Stored:
     """Reads a file of vectors and the ids of its rows.
 
     A .parquet file has the columns id and vector; the ids of x.npy or x.safetensors lie in x.ids.json, a
-    list, as `retrieval-cl embed` writes all three. What is no float32 unit row is written as one to a
-    nameless temporary file.
+    list, those of a store x in x.ids.json too, as `retrieval-cl embed` writes them all. What is no float32
+    unit row is written as one to a nameless temporary file.
 
     Args:
-        path: the file.
+        path: the file, or the folder of a store.
         what: "query" or "passage", for messages.
 
     Raises:
@@ -66,11 +67,16 @@ def read_stored(path: Path, *, what: str) -> Stored:
         blocks, ids, shape = _open_parquet(path)
         _check_ids(ids, path=path, num_rows=shape[0], what=what)
         return Stored(_unit_rows(blocks, shape, ids=ids, path=path, what=what), ids, scaled=True)
+    if path.is_dir():
+        return _read_store(path, what=what)
     if path.suffix not in _MAPPED:
-        raise InputError(f"{path}: vectors are read from {', '.join(_MAPPED)} and .parquet files")
+        raise InputError(
+            f"{path}: vectors are read from {', '.join(_MAPPED)} and .parquet files, and from stores"
+        )
     mapped = map_file(path)
-    ids = _ids_beside(path)
-    _check_ids(ids, path=path.with_suffix(".ids.json"), num_rows=len(mapped), what=what)
+    beside = path.with_suffix(".ids.json")
+    ids = _ids_beside(path, beside)
+    _check_ids(ids, path=beside, num_rows=len(mapped), what=what)
     pieces = (mapped[start : start + _BLOCK] for start in range(0, len(mapped), _BLOCK))
     blocks = (piece.to(torch.float32).numpy() for piece in pieces)
     if mapped.dtype == torch.float32 and _are_unit(mapped.numpy(), ids=ids, path=path, what=what):
@@ -119,8 +125,19 @@ def _pairs_of_jsonl(
     return found[:, 0], found[:, 1]
 
 
-def _ids_beside(path: Path) -> list[str]:
-    beside = path.with_suffix(".ids.json")
+def _read_store(path: Path, *, what: str) -> Stored:
+    store = open_store(path)
+    assert store is not None, "the folder is there"
+    beside = path.with_name(f"{path.name}.ids.json")
+    ids = _ids_beside(path, beside)
+    _check_ids(ids, path=beside, num_rows=len(store), what=what)
+    pieces = (piece for shard in store.shards for piece in shard.split(_BLOCK))
+    blocks = (piece.to(torch.float32).numpy() for piece in pieces)
+    shape = (len(store), store.recipe.dim)
+    return Stored(_unit_rows(blocks, shape, ids=ids, path=path, what=what), ids, scaled=True)
+
+
+def _ids_beside(path: Path, beside: Path) -> list[str]:
     if not beside.is_file():
         raise InputError(
             f"{beside}: no such file; expected the ids of the rows of {path.name}, a JSON list, "

@@ -165,6 +165,19 @@ def test_embed_writes_the_same_vectors_in_every_format(cli, trained, tmp_path, d
     assert np.array_equal(found[0], np.load(trained / "index" / "vectors.npy"))
 
 
+def test_embed_keeps_a_store_that_embeds_only_what_is_new(cli, trained, tmp_path, data):
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text((data / "corpus.jsonl").read_text())
+    assert "48 embedded, 0 kept" in cli("embed", trained, "--file", corpus, "-o", tmp_path / "store").out
+    with corpus.open("a") as lines:
+        lines.write(json.dumps({"_id": "new", "title": "", "text": "close a socket"}) + "\n")
+    ran = cli("embed", trained, "--file", corpus, "-o", tmp_path / "store")
+    assert ran.code == 0 and "49 vectors" in ran.out and "1 embedded, 48 kept" in ran.out, ran.err
+    assert json.loads((tmp_path / "store.ids.json").read_text())[-1] == "new"
+    ran = cli("embed", trained, "word", "-o", tmp_path / "v.npy", "--dtype", "float16")
+    assert ran.code == 2 and "--dtype float16 has no effect" in ran.err
+
+
 def test_embed_takes_texts_from_the_command_line(cli, trained, tmp_path):
     ran = cli("embed", trained, "open a file", "sort", "--kind", "query", "-o", tmp_path / "v.npy")
     assert ran.code == 0 and np.load(tmp_path / "v.npy").shape == (2, 16), ran.err

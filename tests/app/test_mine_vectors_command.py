@@ -256,3 +256,17 @@ def test_the_bounded_memory_gives_the_same_negatives(cli, stored):
     assert ran.code == 0 and rows_of(stored) == first, ran.err
     ran = cli("mine", *files(stored), "--memory", "1MiB")
     assert ran.code == 2 and "--memory 1MiB: exact search needs at least" in ran.line
+
+
+def test_a_store_of_embed_is_mined(cli, trained, data, tmp_path):
+    ran = cli("embed", trained, "--file", data / "corpus.jsonl", "-o", tmp_path / "p", "--dtype", "float32")
+    assert ran.code == 0, ran.err
+    cli("embed", trained, "--file", data / "corpus.jsonl", "-o", tmp_path / "q.npy", "--kind", "query")
+    names = json.loads((tmp_path / "p.ids.json").read_text())
+    (tmp_path / "known.tsv").write_text("".join(f"{name}\t{name}\n" for name in names))
+    ran = cli("mine", *files(tmp_path, passages="p"), "--set", "mining.relative_margin=null")
+    assert ran.code == 0, ran.err
+    assert len(rows_of(tmp_path)) == len(names)
+    (tmp_path / "p.ids.json").unlink()
+    ran = cli("mine", *files(tmp_path, passages="p"))
+    assert ran.code == 2 and "p.ids.json: no such file" in ran.err
