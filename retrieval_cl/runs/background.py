@@ -147,7 +147,7 @@ class BackgroundMiner:
 
     def _start(self, run: Run, pending: Pending) -> None:
         if self._worker is None:
-            given = Given(self._miner.task(run.config.seed), self._probe, run.config.precision)
+            given = Given(self._miner.task(run, None), self._probe, run.config.precision)
             self._worker = self._make_worker(given, run)
         ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", num_ranks()))
         device = spare_device(run.device, ranks_here=ranks_here)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.hits import Hits
 from retrieval_cl.encoders.text import TextEncoder
 from retrieval_cl.mining.config import MiningConfig
@@ -46,7 +47,15 @@ def build_remining(
         folder: of the checkpoints; snapshots and stale vectors lie beside them.
         watch: counts the time of mining in the foreground.
         log: of the run.
+
+    Raises:
+        InputError: settings of mining and training that do not go together.
     """
+    if training.background and "previous" in mining.quotas:
+        raise InputError(
+            "mining.quotas.previous does not go with training.background: a snapshot is mined for before the "
+            "table it would take from is known"
+        )
     probe = Probe.of(text, mining=mining, training=training)
     fresh = partial(Vectors, text, encoder, precision=training.precision)
     refresh = None

@@ -7,15 +7,20 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import final
 
+import numpy as np
+
 from retrieval_cl.core.hits import Hits
+from retrieval_cl.mining.candidates import previous_hits
 from retrieval_cl.mining.config import MiningConfig
 from retrieval_cl.mining.counts import MiningCounts
 from retrieval_cl.mining.samples import ScoreSamples, score_samples
 from retrieval_cl.mining.table import NegativeTable
 from retrieval_cl.reporting.facts import MiningRound
+from retrieval_cl.runs.further_candidates import further_hits
 from retrieval_cl.runs.prepare import PreparedText, given_hits
 from retrieval_cl.runs.refresh import Refresh
 from retrieval_cl.runs.stopwatch import Stopwatch
+from retrieval_cl.runs.text_miner import searched_rows
 from retrieval_cl.runs.train_queries import mine_train_queries
 from retrieval_cl.runs.vectors import Vectors
 from retrieval_cl.training.metrics import MetricsLog
@@ -69,7 +74,7 @@ class RoundTask:
             queries,
             passages,
             config=self.mining,
-            extra={**given_hits(self.text.data, train.judged_queries), **self.extra},
+            extra=self.extra,
             seed=self.seed,
             round=round,
             device=device,
@@ -103,7 +108,12 @@ class RoundMiner:
         self._text = text
         self._vectors = vectors
         self._mining = mining
-        self._extra = extra or {}
+        queries = text.data.splits["train"].judged_queries
+        self._extra = {**given_hits(text.data, queries), **(extra or {})}
+        self._has_further = False
+        if "previous" in mining.quotas:
+            # Before the first table there is none to take from.
+            self._extra["previous"] = _nothing(len(queries))
         self._watch = watch
         self._log = log
         self._refresh = refresh
@@ -113,7 +123,7 @@ class RoundMiner:
     def __call__(self, run: Run) -> NegativeTable:
         """The table of the run's round."""
         with self._watch("mine"):
-            table, facts = self.task(run.config.seed).mine(
+            table, facts = self.task(run, run.negatives).mine(
                 self._vectors, round=run.round, device=str(run.device), refresh=self._refresh
             )
             self.note(run, facts)
@@ -121,9 +131,19 @@ class RoundMiner:
                 self._refresh.keep(run)
             return table
 
-    def task(self, seed: int) -> RoundTask:
-        """What it mines, for a run with this seed."""
-        return RoundTask(self._text, self._mining, self._extra, seed)
+    def task(self, run: Run, previous: NegativeTable | None) -> RoundTask:
+        """What it mines for a run. `previous`: the table that a quota of source `previous` takes from."""
+        if not self._has_further:
+            # These lists do not change with the weights.
+            rows = searched_rows(self._text, self._mining)
+            self._extra |= further_hits(
+                self._text, rows, config=self._mining, given=self._extra, device=str(run.device)
+            )
+            self._has_further = True
+        extra = dict(self._extra)
+        if previous is not None and "previous" in extra:
+            extra["previous"] = previous_hits(previous, self._text.data.splits["train"].judged_queries)
+        return RoundTask(self._text, self._mining, extra, run.config.seed)
 
     def note(self, run: Run, facts: MinedFacts) -> None:
         """Keeps and logs what a mining did, here or in the background."""
@@ -131,3 +151,7 @@ class RoundMiner:
         further = {} if self._refresh is None else self._refresh.further()
         self.rounds.append(MiningRound(facts.round, facts.counts, seconds=facts.seconds, further=further))
         self._log.append(run.step, round=facts.round, mining=facts.counts.to_dict())
+
+
+def _nothing(num_queries: int) -> Hits:
+    return Hits(np.full((num_queries, 1), -np.inf, dtype=np.float32), np.full((num_queries, 1), -1))

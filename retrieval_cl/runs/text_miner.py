@@ -30,7 +30,7 @@ from retrieval_cl.runs.remembering import remembering
 @final
 @dataclass(frozen=True, eq=False)
 class TextMiner:
-    """What `mine_train_queries` mines with, made once; passages are numbered within those searched.
+    """What a table is mined with, made once; passages are numbered within those searched.
 
     Attributes:
         queries: query row of each query number: the train queries.
@@ -47,6 +47,7 @@ class TextMiner:
         search: the dense search.
         config: of the run.
         seed: of the run.
+        round: of mining.
     """
 
     queries: Int64[np.ndarray, " N"]
@@ -63,6 +64,7 @@ class TextMiner:
     search: Search
     config: MiningConfig
     seed: int
+    round: int
 
     @classmethod
     def prepare(
@@ -76,6 +78,7 @@ class TextMiner:
         seed: int,
         device: str,
         memory_bytes: int,
+        round: int = 0,
     ) -> TextMiner:
         """Makes lists, index, reranker and shingles that the settings ask for.
 
@@ -83,17 +86,19 @@ class TextMiner:
             text: tells what is known to match.
             query_vectors: of the train queries, in ascending order of their rows.
             passage_vectors: of the whole corpus.
-            extra: further candidates by source name, row i for the i-th train query.
+            extra: further candidates by source name, row i for the i-th train query. Of those that the
+                settings ask for, `lexical` and `second` are made here where they are not given.
             config: who is searched, and how.
             seed: of the run.
-            device: where exact search computes.
+            device: where exact search computes; a FAISS index has a place of its own.
             memory_bytes: of exact search.
+            round: of mining.
 
         Raises:
             InputError: what a setting names cannot be loaded or built.
         """
         queries = text.data.splits["train"].judged_queries
-        among = Among(_searched(text, config))
+        among = Among(searched_rows(text, config))
         extra = {**extra, **further_hits(text, among.rows, config=config, given=extra, device=device)}
         reranker = reranker_of(text, config, device=device)
         whole = len(among.rows) == len(passage_vectors)
@@ -117,6 +122,7 @@ class TextMiner:
             else build_search(vectors, factory=config.factory),
             config=config,
             seed=seed,
+            round=round,
         )
 
     def mine(self) -> tuple[NegativeTable, MiningCounts]:
@@ -163,7 +169,7 @@ class TextMiner:
             groups=self.groups,
             config=config,
             seed=self.seed,
-            round=0,
+            round=self.round,
             extra={name: Hits(hits.scores[numbers], hits.rows[numbers]) for name, hits in self.extra.items()},
             reranker=self.reranker,
             shingles=self.shingles,
@@ -171,7 +177,8 @@ class TextMiner:
         )
 
 
-def _searched(text: PreparedText, config: MiningConfig) -> Int64[np.ndarray, " S"]:
+def searched_rows(text: PreparedText, config: MiningConfig) -> Int64[np.ndarray, " S"]:
+    """The passages that are searched: all, or those of train pairs, whatever dev and test judge."""
     if config.candidates == "all":
         return np.arange(len(text.data.passages), dtype=np.int64)
     return np.unique(text.data.splits["train"].relevant(len(text.data.queries)).values)

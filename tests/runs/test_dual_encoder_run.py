@@ -12,6 +12,8 @@ from retrieval_cl.core.hits import Hits
 from retrieval_cl.core.relations import Ragged
 from retrieval_cl.methods.dual_encoder import DualEncoder
 from retrieval_cl.mining.table import NegativeTable
+from retrieval_cl.runs import rounds
+from retrieval_cl.runs.further_candidates import further_hits
 from retrieval_cl.runs.prepare import given_hits, given_table
 
 
@@ -131,3 +133,28 @@ def test_training_moves_the_weights(train_tiny, encoder):
     run = train_tiny("a", "evaluation.keep=last")
     before, after = encoder.state_dict(), weights_of(run)
     assert any(not torch.equal(before[name], after[name]) for name in after)
+
+
+def test_a_quota_of_the_previous_round_is_filled_from_the_second_table_on(train_tiny):
+    settings = ("training.rounds=3", "mining.quotas={previous: 1, lexical: 1}", "mining.num_negatives=4")
+    first, second = (one.counts for one in train_tiny("a", *settings).rounds)
+    assert first.drawn["lexical"] > 0 and first.drawn.get("previous", 0) == 0
+    assert second.drawn["lexical"] > 0 and second.drawn["previous"] > 0
+
+
+def test_lists_that_do_not_change_are_made_once(train_tiny, monkeypatch):
+    made = []
+
+    def counted(*arguments, **keywords):
+        made.append(keywords["given"].keys())
+        return further_hits(*arguments, **keywords)
+
+    monkeypatch.setattr(rounds, "further_hits", counted)
+    train_tiny("a", "training.rounds=4", "mining.quotas={lexical: 1}")
+    assert len(made) == 1
+
+
+def test_previous_negatives_do_not_go_with_mining_in_the_background(train_tiny):
+    settings = ("mining.quotas={previous: 1}", "training.background=true", "training.swap_after=2")
+    with pytest.raises(InputError, match=r"mining\.quotas\.previous does not go with training\.background"):
+        train_tiny("a", *settings)

@@ -10,10 +10,7 @@ from retrieval_cl.mining.estimate import held_back_rates, hold_back
 from retrieval_cl.mining.table import NegativeTable
 from retrieval_cl.runs.remembering import remembering
 from retrieval_cl.runs.text_miner import TextMiner
-from retrieval_cl.runs.train_queries import mine_train_queries
 from retrieval_cl.sources.records import Qrels
-
-COLUMNS = ("queries", "rows", "scores", "ranks", "sources")
 
 
 def several_answers(text):
@@ -45,26 +42,6 @@ def prepare(text, vectors, config):
     return TextMiner.prepare(
         text, *vectors, extra={}, config=config, seed=0, device="cpu", memory_bytes=DEFAULT_MEMORY
     )
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        ("mining.relative_margin=null",),
-        ("mining.candidates=train", "mining.shortage=random"),
-        ("mining.quotas={lexical: 1}", "mining.relative_margin=null"),
-        ("mining.near_text=0.5",),
-    ],
-)
-def test_it_mines_what_training_mines(text, vectors, make_config, settings):
-    config = make_config(*settings).mining
-    text = several_answers(text)
-    table, counts = prepare(text, vectors, config).mine()
-    wanted, wanted_counts = mine_train_queries(text, *vectors, config=config, extra={}, seed=0, round=0)
-    assert counts == wanted_counts
-    for name in COLUMNS:
-        np.testing.assert_array_equal(getattr(table, name), getattr(wanted, name))
-    assert (table.rows >= 0).any()
 
 
 @pytest.mark.parametrize("candidates", ["all", "train"])
