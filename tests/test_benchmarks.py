@@ -76,6 +76,25 @@ def test_cached_steps_are_measured_beside_the_plain_one(run):
 
 
 @pytest.mark.slow
+def test_mining_is_measured_beside_its_peer_and_finds_the_same_negatives(run):
+    rows, printed = run("mine", "--only", "time", "--only", "negatives", "--only", "reranker")
+    assert_rows(rows, printed)
+    named = {row["name"]: row for row in rows}
+    equal = [row["ours"] for name, row in named.items() if "negatives" in name]
+    assert len(equal) == 4 and min(equal) > 99
+    (calls,) = (row for name, row in named.items() if "calls" in name)
+    # Of the peer: one call a query, and one for all positives.
+    assert calls["peer"] == 201 and calls["ours"] == 2
+
+
+@pytest.mark.slow
+def test_memory_of_mining_is_measured_beside_its_peer(run):
+    rows, printed = run("mine", "--only", "memory")
+    assert_rows(rows, printed)
+    assert [row["unit"] for row in rows] == ["MiB", "MiB"] and all(row["peer"] > 0 for row in rows)
+
+
+@pytest.mark.slow
 def test_step_whose_gradients_differ_is_not_timed():
     steps = importlib.import_module("steps")
 
