@@ -76,6 +76,7 @@ def mine(
     from retrieval_cl.runs import mine as story
 
     prepared = story.prepare(settings, story.encoder_of(settings, found), memory=memory)
+    story.check_options(prepared, options)
     _tell_plan(prepared.plan.lines(), dry_run=dry_run)
     if not dry_run:
         tell(describe(story.mine_negatives(prepared, options, say=say)))

@@ -98,9 +98,7 @@ def mine_negatives(prepared: Prepared, options: MineOptions, *, say: Say = lambd
             are wanted and none is set.
     """
     watch, text = Stopwatch(), prepared.text
-    if options.scores == "teacher" and prepared.config.mining.reranker is None:
-        raise InputError("--scores teacher: no teacher scores the negatives; set mining.reranker")
-    old = _older(options, text.data)
+    old = check_options(prepared, options)
     say(f"{describe_data(text.data)}; encoding")
     miner = _encode(prepared)
     table, counts = miner.mine()
@@ -203,9 +201,17 @@ def _estimates(miner: TextMiner, subject: Subject, *, audit: AuditConfig) -> lis
     return [one for one in found if one is not None]
 
 
-def _older(options: MineOptions, data: RetrievalData) -> NegativeTable | None:
+def check_options(prepared: Prepared, options: MineOptions) -> NegativeTable | None:
+    """The older table to compare with, if one is named.
+
+    Raises:
+        InputError: options that the settings or the data do not allow: better before than after the work.
+    """
+    if options.scores == "teacher" and prepared.config.mining.reranker is None:
+        raise InputError("--scores teacher: no teacher scores the negatives; set mining.reranker")
     if options.against is None:
         return None
+    data = prepared.text.data
     return older_table(options.against, made_by={"data": data.name}, num_passages=len(data.passages))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int64
 
+from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.relations import Ragged
 from retrieval_cl.indexing import exact
 from retrieval_cl.mining.config import MiningConfig
@@ -45,6 +46,9 @@ class Probe:
 
         Among a share of the passages the hits are cut at the same share of the ranks that are drawn from, so
         that the probe looks as deep as mining does.
+
+        Raises:
+            InputError: `min_overlap` is set, and the probe would find everything always.
         """
         generator = np.random.default_rng([training.seed, _PROBE])
         queries = _draw(text.data.splits["train"].judged_queries, training.probe_queries, generator)
@@ -52,6 +56,11 @@ class Probe:
         size = len(mined) if training.probe_passages is None else training.probe_passages
         passages = _draw(mined, size, generator)
         k = max(1, round(mining.last_rank * len(passages) / len(mined)))
+        if k >= len(passages) and training.min_overlap is not None:
+            raise InputError(
+                f"training.min_overlap has no effect: a look finds all of its {len(passages)} passages, "
+                "whatever the weights; lower mining.depth or mining.rank_max"
+            )
         return cls(queries, passages, text.known_passages().take(queries), min(k, len(passages)))
 
     def find(self, make_vectors: Callable[[], Vectors], run: Run) -> Int64[np.ndarray, "P k"]:

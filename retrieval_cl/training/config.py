@@ -168,6 +168,11 @@ class TrainingConfig(Settings):
             raise ValueError(
                 "min_overlap needs probe_every, when to look, and remine_every, when to mine anyhow"
             )
+        if self.min_overlap is not None and (self.probe_every or 0) >= (self.remine_every or 1):
+            raise ValueError(
+                f"min_overlap has no effect: probe_every {self.probe_every} is not below remine_every "
+                f"{self.remine_every}"
+            )
         needless = {"rounds"} & self.model_fields_set if self.rounds > 1 else set()
         if needless and None not in (self.steps, self.remine_every) and self.first_mined_round == 0:
             raise ValueError(

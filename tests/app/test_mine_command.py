@@ -125,3 +125,11 @@ def test_the_memory_of_the_search_changes_no_negative(cli, trained, tmp_path):
     assert one == two
     ran = cli("mine", trained, "--memory", "lots")
     assert ran.code == 2 and "memory 'lots' is no size" in ran.line
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "reason"), [("--against", "nowhere", "nowhere"), ("--scores", "teacher", "reranker")]
+)
+def test_a_plan_refuses_what_the_work_would(cli, trained, option, value, reason):
+    ran = cli("mine", trained, "--plan", option, value)
+    assert ran.code == 2 and reason in ran.err

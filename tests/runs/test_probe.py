@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from retrieval_cl.core.errors import InputError
 from retrieval_cl.runs.probe import Probe
 from retrieval_cl.runs.vectors import Vectors
 
@@ -71,3 +72,10 @@ def test_changed_weights_are_seen(make_probe, text, encoder):
         weights = next(encoder.parameters())
         weights.add_(weights.std() * torch.randn_like(weights))
     assert not np.array_equal(before, probe.search(Vectors(text, encoder, precision="fp32"), device="cpu"))
+
+
+def test_a_bound_that_no_look_could_miss_is_refused(make_probe):
+    drift = ("training.min_overlap=0.5", "training.probe_every=1", "training.remine_every=2")
+    with pytest.raises(InputError, match=r"training\.min_overlap has no effect"):
+        make_probe(*drift, "mining.depth=500")
+    assert make_probe(*drift, "mining.depth=5").k == 5

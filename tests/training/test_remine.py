@@ -101,6 +101,7 @@ def test_period_that_does_not_fit_the_rounds_is_refused(settings, reason):
         ({"rounds": 1, "remine_every": 5}, "remine_every has no effect: no round is mined for"),
         ({"num_negatives": 0, "probe_every": 5}, "probe_every has no effect: no round is mined for"),
         ({"min_overlap": 0.5, "remine_every": 5}, "min_overlap needs probe_every"),
+        ({"min_overlap": 0.5, "remine_every": 5, "probe_every": 5}, "min_overlap has no effect"),
         ({"min_overlap": 0.5, "probe_every": 5}, "min_overlap needs .*remine_every"),
         ({"rounds": 3, "steps": 9, "first_mined_round": 0, "remine_every": 2}, "rounds has no effect"),
         ({"background": True}, "background needs swap_after"),
