@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+# Before torch is loaded: on tensors as small as these, threads only wait for each other. Children inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 from jaxtyping import install_import_hook

@@ -130,7 +130,9 @@ def cpu_as_gpu(monkeypatch):
     return modes
 
 
-@pytest.mark.parametrize("name", ["equality", "no_wait", "large", "dims", "plain"])
+@pytest.mark.parametrize(
+    "name", ["equality", "no_wait", "large", pytest.param("dims", marks=pytest.mark.slow), "plain"]
+)
 def test_gpu_section_of_the_loss_runs(name, cpu_as_gpu):
     assert_section_runs(name)
     if name == "no_wait":
