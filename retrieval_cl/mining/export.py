@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,7 @@ from jaxtyping import Float32
 
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.relations import Ragged
-from retrieval_cl.mining.export_files import writer_of
+from retrieval_cl.mining.export_files import Columns, writer_of
 from retrieval_cl.mining.export_rows import Texts
 from retrieval_cl.mining.table import NegativeTable
 
@@ -30,39 +30,32 @@ class Exported:
     pairs_left_out: int
 
 
-class Writer(Protocol):
-    """What each shape is written by; arguments and errors are those of `write_triplets`."""
+@dataclass(frozen=True, eq=False)
+class Form:
+    """What a shape writes: its columns, its rows in chunks, and the pairs that give none."""
 
-    def __call__(
-        self,
-        path: Path,
-        table: NegativeTable,
-        *,
-        queries: Sequence[str],
-        passages: Sequence[str],
-        positives: Ragged,
-        positive_scores: Float32[np.ndarray, " V"] | None,
-        scores: Scores = "vectors",
-    ) -> Exported:
-        """Writes the file."""
-        ...
+    columns: pa.Schema
+    rows: Iterable[Columns]
+    pairs_left_out: int
 
 
-def write_triplets(
+def write_texts(
     path: Path,
     table: NegativeTable,
     *,
+    shape: Shape,
     queries: Sequence[str],
     passages: Sequence[str],
     positives: Ragged,
     positive_scores: Float32[np.ndarray, " V"] | None,
     scores: Scores = "vectors",
 ) -> Exported:
-    """Writes one row for each query, positive and negative, with `scores` = [positive's, negative's].
+    """Writes the table as texts, whole or not at all; `FORMS` tells the columns of each shape.
 
     Args:
         path: ends in .jsonl or .parquet.
         table: what was mined.
+        shape: of the rows.
         queries: text of every query row.
         passages: text of every passage row.
         positives: passage rows that match the query of row i of the table.
@@ -72,127 +65,89 @@ def write_triplets(
     Raises:
         InputError: the path has another ending, or the table has no teacher's scores and they are wanted.
     """
-    texts = _texts(table, queries, passages, positives, positive_scores, scores)
+    write = writer_of(path)
+    of_positives, of_negatives = _scores(table, positives, positive_scores, scores)
+    form = FORMS[shape](Texts(table, queries, passages, positives, of_positives, of_negatives))
+    return Exported(write(path, form.columns, form.rows), form.pairs_left_out)
+
+
+def triplets(texts: Texts) -> Form:
+    """One row for each query, positive and negative, with `scores` = [positive's, negative's]."""
     columns = _columns({"query": pa.string(), "positive": pa.string(), "negative": pa.string()})
-    written = writer_of(path)(path, _with_scores(columns, texts, width=2), map(texts.triplets, texts.pairs()))
-    return Exported(written, _without_negatives(table, positives))
+    columns = _with_scores(columns, texts, width=2)
+    return Form(columns, map(texts.triplets, texts.pairs()), _left_out(texts, _has_none(texts)))
 
 
-def write_tuples(
-    path: Path,
-    table: NegativeTable,
-    *,
-    queries: Sequence[str],
-    passages: Sequence[str],
-    positives: Ragged,
-    positive_scores: Float32[np.ndarray, " V"] | None,
-    scores: Scores = "vectors",
-) -> Exported:
-    """Writes one row for each query and positive, with `negative_1` to `negative_n` and all n + 1 `scores`.
+def tuples(texts: Texts) -> Form:
+    """One row for each query and positive, with `negative_1` to `negative_n` and all n + 1 `scores`.
 
-    A query with an empty place among its n negatives gives no row and is counted: a column holds texts only.
+    A query with an empty place among its n negatives gives no row: a column holds texts only.
     """
-    texts = _texts(table, queries, passages, positives, positive_scores, scores)
-    names = ["query", "positive", *(f"negative_{number + 1}" for number in range(table.num_negatives))]
-    columns = _columns(dict.fromkeys(names, pa.string()))
-    columns = _with_scores(columns, texts, width=table.num_negatives + 1)
-    written = writer_of(path)(path, columns, map(texts.tuples, texts.pairs()))
-    return Exported(written, len(positives.values) - written)
+    num_negatives = texts.table.num_negatives
+    names = ["query", "positive", *(f"negative_{number + 1}" for number in range(num_negatives))]
+    columns = _with_scores(_columns(dict.fromkeys(names, pa.string())), texts, width=num_negatives + 1)
+    lacks_one = np.asarray((texts.table.rows < 0).any(axis=1))
+    return Form(columns, map(texts.tuples, texts.pairs()), _left_out(texts, lacks_one))
 
 
-def write_pairs(
-    path: Path,
-    table: NegativeTable,
-    *,
-    queries: Sequence[str],
-    passages: Sequence[str],
-    positives: Ragged,
-    positive_scores: Float32[np.ndarray, " V"] | None,
-    scores: Scores = "vectors",
-) -> Exported:
-    """Writes one row for each query and passage: its positives with `label` 1, its negatives with 0.
-
-    With scores, `score` stands in place of `label`.
-    """
-    texts = _texts(table, queries, passages, positives, positive_scores, scores)
-    label = ("label", pa.int64()) if scores == "none" else ("score", pa.float32())
-    columns = _columns({"query": pa.string(), "passage": pa.string(), label[0]: label[1]})
-    return Exported(writer_of(path)(path, columns, map(texts.labelled_pairs, texts.lines())), 0)
+def labelled_pairs(texts: Texts) -> Form:
+    """One row for each query and passage: its positives with `label` 1, its negatives with 0, or `score`."""
+    label = {"label": pa.int64()} if texts.scores is None else {"score": pa.float32()}
+    columns = _columns({"query": pa.string(), "passage": pa.string(), **label})
+    return Form(columns, map(texts.labelled_pairs, texts.lines()), 0)
 
 
-def write_lists(
-    path: Path,
-    table: NegativeTable,
-    *,
-    queries: Sequence[str],
-    passages: Sequence[str],
-    positives: Ragged,
-    positive_scores: Float32[np.ndarray, " V"] | None,
-    scores: Scores = "vectors",
-) -> Exported:
-    """Writes one row for each query and positive: `passages` = the positive, then the negatives; `labels`.
-
-    With scores, `scores` stand in place of `labels`.
-    """
-    texts = _texts(table, queries, passages, positives, positive_scores, scores)
-    label = ("labels", pa.int64()) if scores == "none" else ("scores", pa.float32())
-    columns = _columns({"query": pa.string(), "passages": _list(pa.string()), label[0]: _list(label[1])})
-    written = writer_of(path)(path, columns, map(texts.labelled_lists, texts.pairs()))
-    return Exported(written, _without_negatives(table, positives))
+def labelled_lists(texts: Texts) -> Form:
+    """One row for each query and positive: `passages` = it and the negatives; `labels`, or `scores`."""
+    label = {"labels": pa.int64()} if texts.scores is None else {"scores": pa.float32()}
+    types = {"passages": pa.string(), **label}
+    columns = _columns({"query": pa.string(), **{name: pa.list_(kind) for name, kind in types.items()}})
+    return Form(columns, map(texts.labelled_lists, texts.pairs()), _left_out(texts, _has_none(texts)))
 
 
-def write_flagembedding(
-    path: Path,
-    table: NegativeTable,
-    *,
-    queries: Sequence[str],
-    passages: Sequence[str],
-    positives: Ragged,
-    positive_scores: Float32[np.ndarray, " V"] | None,
-    scores: Scores = "vectors",
-) -> Exported:
-    """Writes one row for each query: lists `pos`, `neg`, and with scores `pos_scores`, `neg_scores`.
+def flagembedding(texts: Texts) -> Form:
+    """One row for each query: lists `pos`, `neg`, and with scores `pos_scores`, `neg_scores`.
 
     A query without a negative gives no row: FlagEmbedding draws from `neg` and cannot draw from nothing.
     """
-    texts = _texts(table, queries, passages, positives, positive_scores, scores)
-    types = {"query": pa.string(), "pos": _list(pa.string()), "neg": _list(pa.string())}
-    if scores != "none":
-        types |= dict.fromkeys(("pos_scores", "neg_scores"), _list(pa.float32()))
-    written = writer_of(path)(path, _columns(types), map(texts.query_lists, texts.lines()))
-    return Exported(written, _without_negatives(table, positives))
+    types = dict.fromkeys(("pos", "neg"), pa.string())
+    if texts.scores is not None:
+        types |= dict.fromkeys(("pos_scores", "neg_scores"), pa.float32())
+    columns = _columns({"query": pa.string(), **{name: pa.list_(kind) for name, kind in types.items()}})
+    return Form(columns, map(texts.query_lists, texts.lines()), _left_out(texts, _has_none(texts)))
 
 
-WRITERS: Mapping[Shape, Writer] = {
-    "triplets": write_triplets,
-    "tuples": write_tuples,
-    "pairs": write_pairs,
-    "lists": write_lists,
-    "flagembedding": write_flagembedding,
+FORMS: Mapping[Shape, Callable[[Texts], Form]] = {
+    "triplets": triplets,
+    "tuples": tuples,
+    "pairs": labelled_pairs,
+    "lists": labelled_lists,
+    "flagembedding": flagembedding,
 }
 
 
-def _texts(
+def _scores(
     table: NegativeTable,
-    queries: Sequence[str],
-    passages: Sequence[str],
     positives: Ragged,
     positive_scores: Float32[np.ndarray, " V"] | None,
     scores: Scores,
-) -> Texts:
-    chosen: dict[Scores, Callable[[], tuple[np.ndarray | None, np.ndarray | None]]] = {
-        "none": lambda: (None, None),
-        "vectors": lambda: (positive_scores, table.scores),
-        "teacher": lambda: (table.taught(positives), table.teacher),
-    }
-    if scores == "vectors" and positive_scores is None:
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Scores of the positives and of the table's places."""
+    if scores == "none":
+        return None, None
+    if scores == "teacher":
+        return table.taught(positives), table.teacher
+    if positive_scores is None:
         raise InputError("the export of scores 'vectors' needs the positives' scores")
-    of_positives, of_negatives = chosen[scores]()
-    return Texts(table, queries, passages, positives, of_positives, of_negatives)
+    return positive_scores, table.scores
 
 
-def _without_negatives(table: NegativeTable, positives: Ragged) -> int:
-    return int(positives.counts[(table.rows < 0).all(axis=1)].sum())
+def _has_none(texts: Texts) -> np.ndarray:
+    return np.asarray((texts.table.rows < 0).all(axis=1))
+
+
+def _left_out(texts: Texts, lines: np.ndarray) -> int:
+    return int(texts.positives.counts[lines].sum())
 
 
 def _columns(types: Mapping[str, pa.DataType]) -> pa.Schema:
@@ -203,7 +158,3 @@ def _with_scores(columns: pa.Schema, texts: Texts, *, width: int) -> pa.Schema:
     if texts.scores is None:
         return columns
     return columns.append(pa.field("scores", pa.list_(pa.float32(), width)))
-
-
-def _list(kind: pa.DataType) -> pa.DataType:
-    return pa.list_(kind)

@@ -17,7 +17,7 @@ from retrieval_cl.encoders.load import build_encoder, load_encoder
 from retrieval_cl.encoders.text import TextEncoder
 from retrieval_cl.mining.audit_config import AuditConfig
 from retrieval_cl.mining.audit_pairs import text_similarity
-from retrieval_cl.mining.export import WRITERS, Exported
+from retrieval_cl.mining.export import Exported, write_texts
 from retrieval_cl.mining.table import NegativeTable
 from retrieval_cl.runs.evaluate import Say
 from retrieval_cl.runs.machine import on_device
@@ -157,9 +157,10 @@ def _export(
 ) -> tuple[Path, Exported]:
     judged = data.splits["train"].relevant(len(data.queries)).take(miner.queries)
     path = options.output / f"{options.shape}.{options.suffix}"
-    exported = WRITERS[options.shape](
+    exported = write_texts(
         path,
         table,
+        shape=options.shape,
         queries=data.queries.full(),
         passages=data.passages.full(),
         positives=judged,

@@ -15,6 +15,7 @@ from retrieval_cl.core.relations import Ragged
 from retrieval_cl.indexing import exact
 from retrieval_cl.mining.config import MiningConfig
 from retrieval_cl.runs.prepare import PreparedText
+from retrieval_cl.runs.text_miner import searched_rows
 from retrieval_cl.runs.vectors import Vectors
 from retrieval_cl.training.config import TrainingConfig
 from retrieval_cl.training.run import Run
@@ -52,7 +53,7 @@ class Probe:
         """
         generator = np.random.default_rng([training.seed, _PROBE])
         queries = _draw(text.data.splits["train"].judged_queries, training.probe_queries, generator)
-        mined = mined_passages(text, mining)
+        mined = searched_rows(text, mining)
         size = len(mined) if training.probe_passages is None else training.probe_passages
         passages = _draw(mined, size, generator)
         k = max(1, round(mining.last_rank * len(passages) / len(mined)))
@@ -88,13 +89,6 @@ class Probe:
         known = np.isin(lines + rows, self.known.rows * width + self.known.values)
         hits: Int64[np.ndarray, "P k"] = np.where(known, -1, rows)
         return hits
-
-
-def mined_passages(text: PreparedText, mining: MiningConfig) -> Int64[np.ndarray, " M"]:
-    """The passage rows that mining searches, ascending."""
-    if mining.candidates == "all":
-        return np.arange(len(text.data.passages), dtype=np.int64)
-    return np.unique(text.data.splits["train"].relevant(len(text.data.queries)).values)
 
 
 def _draw(

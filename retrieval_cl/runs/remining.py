@@ -12,10 +12,11 @@ from retrieval_cl.encoders.text import TextEncoder
 from retrieval_cl.mining.config import MiningConfig
 from retrieval_cl.runs.background import BackgroundMiner
 from retrieval_cl.runs.prepare import PreparedText
-from retrieval_cl.runs.probe import Probe, mined_passages
+from retrieval_cl.runs.probe import Probe
 from retrieval_cl.runs.refresh import Refresh
 from retrieval_cl.runs.rounds import RoundMiner
 from retrieval_cl.runs.stopwatch import Stopwatch
+from retrieval_cl.runs.text_miner import searched_rows
 from retrieval_cl.runs.vectors import Vectors
 from retrieval_cl.training.config import TrainingConfig
 from retrieval_cl.training.metrics import MetricsLog
@@ -60,7 +61,7 @@ def build_remining(
     fresh = partial(Vectors, text, encoder, precision=training.precision)
     refresh = None
     if training.refresh == "candidates":
-        mined = mined_passages(text, mining)
+        mined = searched_rows(text, mining)
         refresh = Refresh(probe, mined=mined, depth=mining.depth, make_vectors=fresh, folder=folder, log=log)
     miner = RoundMiner(text, vectors, mining=mining, extra=extra, watch=watch, log=log, refresh=refresh)
     aside = BackgroundMiner(miner, encoder, probe=probe, folder=folder, log=log)

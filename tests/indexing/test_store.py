@@ -5,45 +5,23 @@ from retrieval_cl.core.errors import InputError
 from retrieval_cl.indexing import store
 
 
-@pytest.fixture
-def vectors():
-    return np.random.default_rng(0).standard_normal((20, 3), np.float32)
+def test_vectors_are_mapped_and_not_to_be_written(tmp_path):
+    path, vectors = tmp_path / store.VECTORS, np.arange(12, dtype=np.float32).reshape(4, 3)
+    np.save(path, vectors)
+    found = store.map_vectors(path, num_bytes=path.stat().st_size)
+    assert isinstance(found, np.memmap) and not found.flags.writeable
+    np.testing.assert_array_equal(found, vectors)
 
 
-def test_vectors_come_back_under_their_fingerprint_only(tmp_path, vectors):
-    store.write_embeddings(tmp_path / "e", vectors, fingerprint="one")
-    read = store.read_embeddings(tmp_path / "e", fingerprint="one")
-    assert isinstance(read, np.memmap) and not read.flags.writeable
-    np.testing.assert_array_equal(read, vectors)
-    assert store.read_embeddings(tmp_path / "e", fingerprint="two") is None
-    assert store.read_embeddings(tmp_path / "other", fingerprint="one") is None
-
-
-def test_error_while_writing_leaves_the_old_vectors(tmp_path, vectors):
-    store.write_embeddings(tmp_path / "e", vectors, fingerprint="one")
-    with (
-        pytest.raises(OSError, match="disk full"),
-        store.new_embeddings(tmp_path / "e", num_rows=5, dim=3, fingerprint="two") as out,
-    ):
-        out[0] = 1
-        raise OSError("disk full")
-    np.testing.assert_array_equal(store.read_embeddings(tmp_path / "e", fingerprint="one"), vectors)
-    assert [path.name for path in tmp_path.iterdir()] == ["e"]
-
-
-def test_folder_without_manifest_is_never_read(tmp_path, vectors):
-    store.write_embeddings(tmp_path / "e", vectors, fingerprint="one")
-    (tmp_path / "e" / "manifest.json").unlink()
-    with pytest.raises(InputError, match="half written"):
-        store.read_embeddings(tmp_path / "e", fingerprint="one")
-
-
-def test_cut_file_is_never_read(tmp_path, vectors):
-    store.write_embeddings(tmp_path / "e", vectors, fingerprint="one")
-    path = tmp_path / "e" / store.VECTORS
+def test_a_cut_or_missing_file_is_never_read(tmp_path):
+    path = tmp_path / store.VECTORS
+    np.save(path, np.zeros((20, 3), dtype=np.float32))
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(InputError, match=r"vectors\.npy: 364 bytes, the manifest says 368"):
-        store.read_embeddings(tmp_path / "e", fingerprint="one")
+        store.map_vectors(path, num_bytes=368)
+    path.unlink()
+    with pytest.raises(InputError, match=r"vectors\.npy: 0 bytes"):
+        store.map_vectors(path, num_bytes=368)
 
 
 def test_hash_tells_where_one_text_ends():

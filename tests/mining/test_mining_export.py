@@ -9,7 +9,7 @@ import pytest
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.relations import Ragged
 from retrieval_cl.mining import export_rows
-from retrieval_cl.mining.export import write_triplets, write_tuples
+from retrieval_cl.mining.export import write_texts
 from retrieval_cl.mining.table import NegativeTable
 
 QUERIES = [f"query {row}" for row in range(5)]
@@ -54,9 +54,10 @@ def expected_triplets(table):
 def test_triplets_equal_the_loop(table, tmp_path, monkeypatch, ending, chunk):
     monkeypatch.setattr(export_rows, "CHUNK", chunk)
     path = tmp_path / f"negatives.{ending}"
-    written = write_triplets(
+    written = write_texts(
         path,
         table,
+        shape="triplets",
         queries=QUERIES,
         passages=PASSAGES,
         positives=POSITIVES,
@@ -69,9 +70,10 @@ def test_triplets_equal_the_loop(table, tmp_path, monkeypatch, ending, chunk):
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 def test_tuples_hold_all_negatives_or_leave_the_pair_out(table, tmp_path, ending):
     path = tmp_path / f"negatives.{ending}"
-    written = write_tuples(
+    written = write_texts(
         path,
         table,
+        shape="tuples",
         queries=QUERIES,
         passages=PASSAGES,
         positives=POSITIVES,
@@ -91,9 +93,10 @@ def test_tuples_hold_all_negatives_or_leave_the_pair_out(table, tmp_path, ending
 
 def test_other_endings_are_refused_with_the_valid_ones(table, tmp_path):
     with pytest.raises(InputError, match=r"'\.csv'; the endings are \.jsonl, \.parquet"):
-        write_tuples(
+        write_texts(
             tmp_path / "negatives.csv",
             table,
+            shape="tuples",
             queries=QUERIES,
             passages=PASSAGES,
             positives=POSITIVES,
@@ -118,11 +121,12 @@ def test_sentence_transformers_trains_on_both_forms(table, tmp_path, ending):
         modules=[StaticEmbedding(tokenizer, embedding_dim=8)], device="cpu"
     )
     readers = {"jsonl": datasets.Dataset.from_json, "parquet": datasets.Dataset.from_parquet}
-    for number, write in enumerate((write_triplets, write_tuples)):
+    for number, shape in enumerate(("triplets", "tuples")):
         path = tmp_path / f"{number}.{ending}"
-        write(
+        write_texts(
             path,
             table,
+            shape=shape,
             queries=QUERIES,
             passages=PASSAGES,
             positives=POSITIVES,

@@ -10,7 +10,7 @@ from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.files import write_json
 from retrieval_cl.core.relations import Ragged
 from retrieval_cl.encoders.cross_encoder import TextReranker
-from retrieval_cl.mining.export import WRITERS
+from retrieval_cl.mining.export import write_texts
 from retrieval_cl.mining.table import NegativeTable
 
 POSITIVES = Ragged.from_lists([[0], [1, 2]])
@@ -74,9 +74,10 @@ def test_every_shape_holds_its_rows_and_loads_as_a_data_set(shape, scores, endin
     import datasets
 
     path = tmp_path / f"rows.{ending}"
-    written = WRITERS[shape](
+    written = write_texts(
         path,
         TAUGHT,
+        shape=shape,
         queries=["q0", "q1"],
         passages=[f"p{row}" for row in range(5)],
         positives=POSITIVES,

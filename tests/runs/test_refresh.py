@@ -5,8 +5,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from retrieval_cl.runs.probe import Probe, mined_passages
+from retrieval_cl.runs.probe import Probe
 from retrieval_cl.runs.refresh import Refresh, RefreshFacts
+from retrieval_cl.runs.text_miner import searched_rows
 from retrieval_cl.runs.vectors import Vectors
 from retrieval_cl.training.config import TrainingConfig
 from retrieval_cl.training.metrics import MetricsLog
@@ -20,7 +21,7 @@ def make_refresh(text, encoder, make_config, tmp_path):
         config = make_config(*PART, *settings)
         return Refresh(
             Probe.of(text, mining=config.mining, training=config.training),
-            mined=mined_passages(text, config.mining),
+            mined=searched_rows(text, config.mining),
             depth=config.mining.depth,
             make_vectors=lambda: Vectors(text, encoder, precision="fp32"),
             folder=tmp_path,

@@ -6,28 +6,15 @@ import json
 import numpy as np
 import pytest
 import tiny_run
+from tiny_run import Kill, Killed
 
 from retrieval_cl.training.callbacks import Remine, Save
 from retrieval_cl.training.checkpoint import load_checkpoint, newest_checkpoint
 from retrieval_cl.training.metrics import MetricsLog
 from retrieval_cl.training.monitor import Monitor
-from retrieval_cl.training.run import Callback
 from retrieval_cl.training.trainer import train
 
 DRIFT = {"rounds": 2, "steps": 16, "remine_every": 6, "probe_every": 2, "min_overlap": 0.5, "save_every": 1}
-
-
-class Killed(BaseException):
-    pass
-
-
-class Kill(Callback):
-    def __init__(self, step):
-        self.step = step
-
-    def on_step(self, run, loss, embeddings):
-        if run.step == self.step:
-            raise Killed
 
 
 def jump_at_twelve(run):

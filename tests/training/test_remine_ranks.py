@@ -24,7 +24,7 @@ BESIDE = {"rounds": 2, "steps": 8, "background": True, "swap_after": 2}
 class Miner:
     """Stands in for the miner of rounds and for the encoder: the table is a function of the round."""
 
-    def task(self, seed):
+    def task(self, run, previous):
         return None
 
     def note(self, run, facts):

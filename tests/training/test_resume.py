@@ -2,24 +2,11 @@ import json
 
 import pytest
 import torch
+from tiny_run import Kill, Killed
 
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.training.checkpoint import list_checkpoints, load_checkpoint, newest_checkpoint
-from retrieval_cl.training.run import Callback
 from retrieval_cl.training.trainer import train
-
-
-class Killed(BaseException):
-    pass
-
-
-class Kill(Callback):
-    def __init__(self, step):
-        self.step = step
-
-    def on_step(self, run, loss, embeddings):
-        if run.step == self.step:
-            raise Killed
 
 
 def lines(path):

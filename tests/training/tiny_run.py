@@ -12,6 +12,7 @@ from retrieval_cl.mining.table import NegativeTable
 from retrieval_cl.sources.records import Qrels
 from retrieval_cl.sources.text_pairs import TextPairs
 from retrieval_cl.training.config import TrainingConfig
+from retrieval_cl.training.run import Callback
 from retrieval_cl.training.trainer import start_run
 
 NUM_QUERIES, NUM_PASSAGES, WORDS = 13, 20, 30
@@ -95,3 +96,18 @@ def build_run(*, method=None, **settings):
     source = build_source(batch_size=config.batch_size, num_negatives=config.num_negatives)
     method = build_method() if method is None else method
     return start_run(method, config, steps_per_epoch=source.steps_per_epoch), source
+
+
+class Killed(BaseException):
+    """What no handler expects, like a kill."""
+
+
+class Kill(Callback):
+    """Ends a run after a step, as a kill would."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step(self, run, loss, embeddings):
+        if run.step == self.step:
+            raise Killed
