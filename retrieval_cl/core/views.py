@@ -4,11 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol, Self, final, runtime_checkable
 
-from jaxtyping import Int64
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-from retrieval_cl.core.relations import Ragged
+
+@runtime_checkable
+class Inputs(Protocol):
+    """Rows that a tower embeds. `core.relations.Ragged` holds token ids of texts, `Pixels` holds images."""
+
+    @property
+    def counts(self) -> Int64[np.ndarray, " B"]:
+        """What each row costs, in tokens; an image counts as one."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, rows: Int64[np.ndarray, " R"]) -> Self:
+        """The given rows, in the given order."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """Images as an encoder takes them.
+
+    Attributes:
+        values: normalised by channel, on the device of the encoder.
+    """
+
+    values: Float[Tensor, "B 3 H W"]
+
+    @property
+    def counts(self) -> Int64[np.ndarray, " B"]:
+        """One for each image."""
+        return np.ones(len(self), dtype=np.int64)
+
+    def __len__(self) -> int:
+        return self.values.shape[0]
+
+    def take(self, rows: Int64[np.ndarray, " R"]) -> Pixels:
+        """The given images, in the given order."""
+        return Pixels(self.values[torch.from_numpy(rows).to(self.values.device)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,11 +55,11 @@ class View:
     """One batch of inputs of one kind.
 
     Attributes:
-        inputs: what the tower of this kind embeds, one row an input (token ids for text).
+        inputs: what the tower of this kind embeds, one row an input.
         ids: item id of each row; -1 where the row is padding.
     """
 
-    inputs: Ragged
+    inputs: Inputs
     ids: Int64[Tensor, " B"]
 
 

@@ -5,7 +5,7 @@ With a memory, also against the passages of past steps (cross-batch memory, Wang
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -120,7 +120,11 @@ class DualEncoder(Method):
     def embed(self, batch: Batch) -> dict[str, Tensor]:
         """Vectors of the queries, the positives and, where the batch has them, the mined negatives."""
         tower: Tower = self.encoder  # type: ignore[assignment]
-        return {kind: tower.embed(view.inputs, kind=TOWER_KINDS[kind]) for kind, view in batch.views.items()}
+        return {
+            # Sources of text give token ids.
+            kind: tower.embed(cast(Ragged, view.inputs), kind=TOWER_KINDS[kind])
+            for kind, view in batch.views.items()
+        }
 
     def contrasts(self, embeddings: Embeddings, batch: Batch) -> tuple[Contrast]:
         """This rank's queries against the bank; row i's target is its own positive."""
