@@ -1,7 +1,7 @@
 """Small encoders of each kind, made here: no download."""
 
 import pytest
-import torch
+from tiny_bert import save_bert, word_backend
 
 from retrieval_cl.encoders.static import build_static, train_tokenizer
 
@@ -35,31 +35,8 @@ def static_encoder(tokenizer, corpus):
 @pytest.fixture(scope="session")
 def bert_folder(corpus, tmp_path_factory):
     """A bare transformers model with random weights: two layers, dropout, 32 positions."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    words = sorted({word for text in corpus for word in text.lower().replace("(", " ").split()})
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    vocabulary = {token: index for index, token in enumerate(special + words)}
-    backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    backend.normalizer = normalizers.BertNormalizer()
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=32,
-        hidden_dropout_prob=0.2,
-        initializer_range=0.5,
-    )
-    folder = tmp_path_factory.mktemp("bert")
-    BertModel(config).save_pretrained(folder)
-    BertTokenizerFast(tokenizer_object=backend, model_max_length=32).save_pretrained(folder)
-    return folder
+    words = {word for text in corpus for word in text.lower().replace("(", " ").split()}
+    return save_bert(tmp_path_factory.mktemp("bert"), word_backend(words), hidden_dropout_prob=0.2)
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from tiny_beir import SMALL, write_tiny
+from tiny_bert import save_bert, word_backend
 
 from retrieval_cl.config import load_config
 from retrieval_cl.core.errors import InputError
@@ -89,34 +89,17 @@ def second(folder, text, tmp_path_factory):
 @pytest.fixture(scope="module")
 def reranker(text, tmp_path_factory):
     """A cross-encoder with random weights, on disk: one label, one layer."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
-
-    words = sorted(
-        set(" ".join(split_words(text.data.passages.full() + text.data.queries.full())[0]).split())
-    )
-    words = sorted({word for row in split_words(text.data.passages.full()) for word in row} | set(words))
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    vocabulary = {token: index for index, token in enumerate(special + words)}
-    backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    backend.normalizer = normalizers.BertNormalizer()
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=16,
+    passages, queries = text.data.passages.full(), text.data.queries.full()
+    words = {word for row in split_words(passages + queries) for word in row}
+    return save_bert(
+        tmp_path_factory.mktemp("reranker"),
+        word_backend(words),
+        head="BertForSequenceClassification",
+        max_tokens=64,
         num_hidden_layers=1,
-        num_attention_heads=2,
         intermediate_size=16,
-        max_position_embeddings=64,
-        initializer_range=0.5,
         num_labels=1,
     )
-    folder = tmp_path_factory.mktemp("reranker")
-    BertForSequenceClassification(config).save_pretrained(folder)
-    BertTokenizerFast(tokenizer_object=backend, model_max_length=64).save_pretrained(folder)
-    return folder
 
 
 def predicted(path, text, queries, rows):

@@ -7,6 +7,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
+from tiny_bert import save_bert
 
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.losses import info_nce
@@ -216,24 +217,7 @@ TEXTS = [
 
 def build_bert(folder, tokenizer):
     """Two random layers behind the real modules of sentence-transformers."""
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    config = BertConfig(
-        # Its tokenizer adds special tokens of its own.
-        vocab_size=tokenizer.get_vocab_size() + 8,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=64,
-        hidden_dropout_prob=0.3,
-        initializer_range=0.5,
-    )
-    torch.manual_seed(0)
-    BertModel(config).save_pretrained(folder)
-    BertTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, pad_token="[UNK]").save_pretrained(
-        folder
-    )
+    save_bert(folder, tokenizer, max_tokens=64, pad_token="[UNK]", hidden_dropout_prob=0.3)
     module = Transformer(str(folder))
     return TextEncoder(SentenceTransformer(modules=[module, Pooling(16)], device="cpu"))
 
