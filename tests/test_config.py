@@ -11,9 +11,9 @@ from retrieval_cl.config import (
     load_config,
     mines,
     refuse_overrides,
-    save_config,
 )
 from retrieval_cl.core.errors import InputError
+from retrieval_cl.reading import save_settings
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 
@@ -62,7 +62,7 @@ def test_empty_file_and_empty_section_mean_the_defaults(tmp_path):
 
 def test_saved_config_loads_as_the_same(tmp_path):
     config = load_config(None, ["training.steps=30", "method.in_batch=false", "training.first_mined_round=0"])
-    save_config(config, tmp_path / "out.yaml", comment="retrieval-cl train out.yaml")
+    save_settings(config, tmp_path / "out.yaml", comment="retrieval-cl train out.yaml")
     assert load_config(tmp_path / "out.yaml") == config
     assert (tmp_path / "out.yaml").read_text().startswith("# retrieval-cl train out.yaml\n")
 
@@ -197,5 +197,5 @@ def test_output_defaults_to_the_name_below_runs(tmp_path):
 
 
 def test_defaults_are_written_as_nothing(tmp_path):
-    save_config(RunConfig(), tmp_path / "out.yaml")
+    save_settings(RunConfig(), tmp_path / "out.yaml")
     assert yaml.safe_load((tmp_path / "out.yaml").read_text()) == {}

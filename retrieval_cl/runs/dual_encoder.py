@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any, final
 from retrieval_cl.config import mines
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.hits import Hits
-from retrieval_cl.core.ranks import rank
 from retrieval_cl.encoders.text import TextEncoder
 from retrieval_cl.methods import load_method
 from retrieval_cl.methods.config import MethodConfig
@@ -21,13 +19,15 @@ from retrieval_cl.reporting.curves import Arm, read_arm
 from retrieval_cl.reporting.facts import MiningRound
 from retrieval_cl.runs.config import EvaluationConfig
 from retrieval_cl.runs.dev import DevSet
+from retrieval_cl.runs.kept import best_keeper, checkpoint_to_resume, dev_at, put_back_kept, stages
 from retrieval_cl.runs.prepare import PreparedText, given_table, text_pairs
 from retrieval_cl.runs.remining import build_remining
 from retrieval_cl.runs.run_folder import BEST, CHECKPOINTS, METRICS
+from retrieval_cl.runs.sharing import over_all_ranks
 from retrieval_cl.runs.stopwatch import Stopwatch
 from retrieval_cl.runs.vectors import Vectors
 from retrieval_cl.training.callbacks import Evaluate, Save
-from retrieval_cl.training.checkpoint import load_checkpoint, load_weights, newest_checkpoint, save_weights
+from retrieval_cl.training.checkpoint import load_checkpoint
 from retrieval_cl.training.config import TrainingConfig
 from retrieval_cl.training.device import start_accelerator
 from retrieval_cl.training.fitting import choose_step
@@ -35,7 +35,7 @@ from retrieval_cl.training.leaks import CheckLeaks
 from retrieval_cl.training.metrics import MetricsLog
 from retrieval_cl.training.monitor import Monitor
 from retrieval_cl.training.progress import Display, Progress
-from retrieval_cl.training.run import Callback, Run
+from retrieval_cl.training.run import Callback
 from retrieval_cl.training.trainer import start_run, train
 
 TEXT_VIEWS = ("query", "positive", "negative")
@@ -113,7 +113,7 @@ def train_dual_encoder(
     run = start_run(model, training, steps_per_epoch=source.steps_per_epoch)
     run.negatives = given_table(text.data, num_negatives=training.num_negatives)
     log = MetricsLog(output / METRICS)
-    vectors = Vectors(text, encoder, precision=training.precision)
+    vectors = Vectors(text, encoder, precision=training.precision, sharing=over_all_ranks(device))
     miner, remining = build_remining(
         text,
         encoder,
@@ -136,19 +136,19 @@ def train_dual_encoder(
     callbacks += [dev] if dev is not None else []
     callbacks.append(Save(output / CHECKPOINTS, list(callbacks)))
     if resume:
-        load_checkpoint(_checkpoint(output), run, callbacks=callbacks)
+        load_checkpoint(checkpoint_to_resume(output), run, callbacks=callbacks)
     with watch("train"):
         train(run, source, callbacks=callbacks, take_step=take_step)
-    kept_step = _keep(run, dev, evaluation=evaluation, folder=output / BEST)
+    kept_step = put_back_kept(run, dev, keep=evaluation.keep, folder=output / BEST)
     return TrainedRun(
         encoder=encoder,
         steps=run.step,
         kept_step=kept_step,
         metrics=log.path,
-        dev=_dev_at(log.path, kept_step),
+        dev=dev_at(log.path, kept_step),
         rounds=tuple(miner.rounds),
         scores=miner.scores,
-        seconds=_stages(watch.seconds, training=run.seconds),
+        seconds=stages(watch.seconds, training=run.seconds),
     )
 
 
@@ -176,40 +176,9 @@ def _dev_callback(
     if "dev" not in text.data.splits:
         return None
 
-    def keep_best(run: Run) -> None:
-        if rank() == 0:
-            save_weights(run.method, folder, step=run.step)
-
     return Evaluate(
         DevSet(text, vectors, config=evaluation, seed=seed, watch=watch),
         log,
         metric=evaluation.metric,
-        keep_best=keep_best if evaluation.keep == "best" else None,
+        keep_best=best_keeper(folder) if evaluation.keep == "best" else None,
     )
-
-
-def _checkpoint(output: Path) -> Path:
-    checkpoint = newest_checkpoint(output / CHECKPOINTS)
-    if checkpoint is None:
-        raise InputError(f"{output / CHECKPOINTS}: no checkpoint to resume from; start without --resume")
-    return checkpoint
-
-
-def _keep(run: Run, dev: Evaluate | None, *, evaluation: EvaluationConfig, folder: Path) -> int:
-    """Puts the weights that are to be kept into the method; returns their step."""
-    if dev is None or evaluation.keep == "last" or dev.best_step in (None, run.step):
-        return run.step
-    load_weights(run.method, folder)
-    return dev.best_step
-
-
-def _dev_at(metrics: Path, step: int) -> dict[str, float]:
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf8").splitlines()]
-    return next((line["dev"] for line in reversed(lines) if line["step"] == step and "dev" in line), {})
-
-
-def _stages(seconds: Mapping[str, float], *, training: float) -> dict[str, float]:
-    """The loop's own seconds, those of the callbacks that are timed, and what is left: mostly checkpoints."""
-    beside = {stage: value for stage, value in seconds.items() if stage != "train"}
-    rest = seconds["train"] - training - sum(beside.values())
-    return {"train": training, **beside, "checkpoints": max(0.0, rest)}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from retrieval_cl.config import RunConfig, check_values, load_config
+from retrieval_cl.config import RunConfig, check_run, load_config
 from retrieval_cl.training.config import REMINING
 
 RECIPE = Path(__file__).with_name("quickstart.yaml")
@@ -42,4 +42,4 @@ def control_config(config: RunConfig, *, folder: Path, steps: int) -> RunConfig:
 
 
 def _changed(config: RunConfig, **sections: Any) -> RunConfig:
-    return check_values({**config.model_dump(mode="json", exclude_unset=True), **sections})
+    return check_run({**config.model_dump(mode="json", exclude_unset=True), **sections})

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from retrieval_cl.config import RunConfig, load_config, save_config
+from retrieval_cl.config import RunConfig, load_config
 from retrieval_cl.core.errors import InputError
+from retrieval_cl.reading import save_settings
 
 MODEL = "model"
 CONFIG = "config.yaml"
@@ -34,7 +35,7 @@ def enter(folder: Path, config: RunConfig, *, resume: bool, overwrite: bool) -> 
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in (METRICS, DATA):
         (folder / name).unlink(missing_ok=True)
-    save_config(config, folder / CONFIG, comment=f"retrieval-cl train {folder / CONFIG}")
+    save_settings(config, folder / CONFIG, comment=f"retrieval-cl train {folder / CONFIG}")
 
 
 def check_entry(folder: Path, config: RunConfig, *, resume: bool, overwrite: bool) -> None:
