@@ -1,0 +1,1 @@
+"""Random views of images: whole batches at once, one draw of parameters for each image, published presets."""
