@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
+
+from retrieval_cl.core.queue import Queue
 
 PAIR_BLOCK = 1024
 
@@ -89,6 +92,63 @@ def uniformity(x: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
     # Each row met itself once, at distance 0.
     mean: Tensor = (total - len(rows)) / num_pairs
     return mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
+
+
+@torch.no_grad()
+def gradient_norms(groups: Mapping[str, Iterable[nn.Parameter]]) -> dict[str, Float[Tensor, ""]]:
+    """Norm of the gradients of each group of parameters (encoder, projector, predictor), on their device.
+
+    0 for a group without gradients. To be asked between the backward pass and `zero_grad`. Waits for nothing.
+    """
+    return {name: _norm([p.grad for p in group if p.grad is not None]) for name, group in groups.items()}
+
+
+@torch.no_grad()
+def ema_gap(online: nn.Module, twin: nn.Module) -> Float[Tensor, ""]:
+    """Distance of a module's parameters to those of its moving average, as a share of their own norm.
+
+    0 where the twin is a copy (momentum 0, or no training yet); about |step| / (1 - momentum) of the norm in
+    steady training; near sqrt(2) where they have nothing in common. Waits for nothing.
+    """
+    ours: list[Tensor] = list(online.parameters())
+    theirs: list[Tensor] = list(twin.parameters())
+    return _norm(list(torch._foreach_sub(ours, theirs))) / _norm(ours)
+
+
+@dataclass(frozen=True)
+class QueueState:
+    """How full and how old a queue is.
+
+    Attributes:
+        fill: share of its places that hold a row, 0 to 1.
+        mean_age: pushes since a row came in, averaged over the rows; 0 for those of the last push.
+        max_age: that of the oldest row.
+    """
+
+    fill: float
+    mean_age: float
+    max_age: int
+
+
+def queue_state(queue: Queue, *, rows_per_push: int) -> QueueState:
+    """Fill and age of a queue, from its count of pushed rows: no row has a date of its own.
+
+    So it is exact where every push had `rows_per_push` rows (a step's batch over all ranks, which is fixed),
+    and a mean over pushes otherwise. Looks at no tensor.
+    """
+    filled, whole = queue.filled, queue.filled // rows_per_push
+    if filled == 0:
+        return QueueState(0.0, 0.0, 0)
+    # Whole pushes of ages 0, 1, ..., and what is left of the one before them.
+    total = rows_per_push * whole * (whole - 1) // 2 + (filled - whole * rows_per_push) * whole
+    return QueueState(filled / queue.size, total / filled, (filled - 1) // rows_per_push)
+
+
+def _norm(tensors: list[Tensor]) -> Float[Tensor, ""]:
+    if not tensors:
+        return torch.zeros(())
+    norm: Tensor = torch.stack(torch._foreach_norm(tensors)).norm()
+    return norm
 
 
 def _unit(x: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:

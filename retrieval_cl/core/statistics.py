@@ -28,12 +28,15 @@ class Statistics:
         ignored: share of the candidates, padding and targets aside, that were no negatives: known ids, guard.
         entropy: of the softmax over target and negatives, in nats; log(1 + negatives) where all are alike, 0
             where one candidate has it all.
+        chance: what that entropy, and the loss of InfoNCE, would be if all candidates scored alike: log(1 +
+            negatives); 0 where there is no negative.
     """
 
     positive_score: float
     negative_score: float
     ignored: float
     entropy: float
+    chance: float
 
 
 @torch.no_grad()
@@ -45,7 +48,7 @@ def measure(contrast: Contrast, *, guard: Guard | None = None) -> Statistics:
     return Statistics(*mean_over_ranks(_measure(_sample(contrast), guard)).tolist())
 
 
-def _measure(contrast: Contrast, guard: Guard | None) -> Float[Tensor, "4"]:
+def _measure(contrast: Contrast, guard: Guard | None) -> Float[Tensor, "5"]:
     scale = contrast.scale.detach().requires_grad_()
     with torch.enable_grad():
         compared = compare(
@@ -58,11 +61,13 @@ def _measure(contrast: Contrast, guard: Guard | None) -> Float[Tensor, "4"]:
         # The mean logit under the softmax is the derivative of the log of its denominator by log scale.
         (slope,) = torch.autograd.grad(total, scale)
     num_anchors, count = len(positives), compared.negatives[1].sum()
+    num_candidates = _num_candidates(contrast)
     found = [
         (positives / scale).mean(),
         (compared.negatives[2].sum() / scale / count.clamp_min(1.0)).squeeze(),
-        1.0 - count / max(1, _num_candidates(contrast)),
+        (num_candidates - count) / max(1, num_candidates),
         ((total - slope * scale) / num_anchors).squeeze(),
+        compared.negatives[1].log1p().mean(),
     ]
     return torch.stack([value.detach().double() for value in found])
 

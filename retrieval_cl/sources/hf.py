@@ -13,6 +13,8 @@ from retrieval_cl.sources.lines import Records
 from retrieval_cl.sources.pairs import join_pairs
 from retrieval_cl.sources.records import RetrievalData
 
+INSTEAD = "kind 'pairs' with a local file"
+
 
 def read_huggingface(
     path: str, *, columns: ColumnNames | None = None, subset: str | None = None, revision: str | None = None
@@ -29,7 +31,7 @@ def read_huggingface(
         InputError: the Hub cannot be reached, there is no such data set, or a row is broken (split and row).
     """
     tables = []
-    for split, rows in _load(path, subset, revision).items():
+    for split, rows in load_splits(path, subset, revision, instead=INSTEAD).items():
         table = rows.to_list()
         records = Records(f"{path}, split {split}", table, range(1, len(table) + 1), unit="row")
         tables.append((split_name(split), records))
@@ -37,7 +39,12 @@ def read_huggingface(
     return join_pairs(tables, name=name, columns=columns or ColumnNames(), source="huggingface")
 
 
-def _load(path: str, subset: str | None, revision: str | None) -> Mapping[str, Any]:
+def load_splits(path: str, subset: str | None, revision: str | None, *, instead: str) -> Mapping[str, Any]:
+    """The splits of a data set, each a `datasets.Dataset`; `instead` is what a reader offline can do.
+
+    Raises:
+        InputError: the Hub cannot be reached, or there is no such data set.
+    """
     import datasets
 
     try:
@@ -48,7 +55,7 @@ def _load(path: str, subset: str | None, revision: str | None) -> Mapping[str, A
     except ConnectionError as error:
         raise InputError(
             f"data set '{path}': the Hugging Face Hub cannot be reached, no copy is cached ({_line(error)}); "
-            "set source.path to a folder written by save_to_disk, or use kind 'pairs' with a local file"
+            f"set source.path to a folder written by save_to_disk, or use {instead}"
         ) from None
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise InputError(f"data set '{path}' cannot be loaded: {_line(error)}") from None

@@ -43,9 +43,10 @@ class Negatives(Protocol):
 class TextPairs:
     """Batches of training pairs.
 
-    Each epoch (one pass over the train queries) has a fresh order, and each query appears once, with one of
-    its positives drawn at random; a ragged last batch is dropped. Ids are groups of passages, so that copies
-    of one text are one item; it may stand in a batch twice, the id rule masks it.
+    Each epoch (one pass over the train queries) has a fresh order, which runs on from round to round. Each
+    query appears once, with one of its positives drawn at random; a ragged last batch is dropped. Ids are
+    groups of passages, so that copies of one text are one item; it may stand in a batch twice, the id rule
+    masks it.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class TextPairs:
         start_step: int = 0,
         rank: int = 0,
         world: int = 1,
+        steps_before: int = 0,
     ) -> Iterator[Batch]:
         """The batches of steps `start_step` to `num_steps - 1` of a round; the same number on every rank.
 
@@ -114,6 +116,8 @@ class TextPairs:
             start_step: where to go on within the round.
             rank: which slice of each batch to give.
             world: number of slices.
+            steps_before: steps of all rounds before, where in the order of queries this one begins: rounds
+                shorter than an epoch would else meet some queries often and others never.
 
         Raises:
             InputError: `world` does not divide the batch, the table has too few columns or is of other data.
@@ -129,21 +133,20 @@ class TextPairs:
         share = self.batch_size // world
         mine = slice(rank * share, (rank + 1) * share)
         # Every rank draws for the whole batch and takes its slice: joined, they are the batch of one rank.
-        ordered = self._ordered(seed=seed, round=round, num_steps=num_steps, start_step=start_step)
+        ordered = self._ordered(seed=seed, start=steps_before + start_step, stop=steps_before + num_steps)
         return (
-            self._batch(queries, table, np.random.default_rng([seed, round, step, DRAW]), mine)
+            self._batch(queries, table, np.random.default_rng([seed, round, step - steps_before, DRAW]), mine)
             for step, queries in ordered
         )
 
-    def _ordered(
-        self, *, seed: int, round: int, num_steps: int, start_step: int
-    ) -> Iterator[tuple[int, Int64[np.ndarray, " B"]]]:
-        step = start_step
-        while step < num_steps:
+    def _ordered(self, *, seed: int, start: int, stop: int) -> Iterator[tuple[int, Int64[np.ndarray, " B"]]]:
+        """Number and queries of each step of the run, its first step being 0."""
+        step = start
+        while step < stop:
             epoch, place = divmod(step, self.steps_per_epoch)
-            order = np.random.default_rng([seed, round, epoch, ORDER]).permutation(self.train_queries)
-            for start in range(place, min(self.steps_per_epoch, place + num_steps - step)):
-                yield step, order[start * self.batch_size : (start + 1) * self.batch_size]
+            order = np.random.default_rng([seed, 0, epoch, ORDER]).permutation(self.train_queries)
+            for begin in range(place, min(self.steps_per_epoch, place + stop - step)):
+                yield step, order[begin * self.batch_size : (begin + 1) * self.batch_size]
                 step += 1
 
     def _batch(

@@ -84,6 +84,22 @@ def test_each_epoch_has_each_train_query_once_in_a_fresh_order():
     assert epochs[0] != epochs[1]
 
 
+def queries_of(found):
+    return [batch.views["query"].ids.tolist() for batch in found]
+
+
+@pytest.mark.parametrize("rounds", [(10,), (2, 2, 2, 2, 2), (1, 7, 2), (3, 4, 3)])
+def test_order_of_the_queries_runs_on_over_rounds_however_they_are_cut(rounds):
+    source, table, relevant, *_ = make_case()
+    found, before = [], 0
+    for number, steps in enumerate(rounds):
+        found += queries_of(batches(source, table, round=number, num_steps=steps, steps_before=before))
+        before += steps
+    assert found == queries_of(batches(source, table, num_steps=10))
+    for epoch in (found[:5], found[5:]):
+        assert sorted(query for batch in epoch for query in batch) == sorted(relevant)
+
+
 def test_ragged_last_batch_is_dropped():
     source, table, relevant, *_ = make_case(batch_size=6)
     found = batches(source, table, num_steps=source.steps_per_epoch)
@@ -190,6 +206,11 @@ def test_going_on_at_any_step_gives_the_same_batches():
     assert len(whole) == 13
     for start in (0, 1, 4, 5, 7, 12, 13):
         assert [flat(batch) for batch in batches(source, table, start_step=start)] == whole[start:]
+    later = [flat(batch) for batch in batches(source, table, steps_before=8)]
+    assert later[0] != whole[8], "draws belong to the round, the order to the run"
+    for start in (0, 1, 4, 13):
+        found = batches(source, table, steps_before=8, start_step=start)
+        assert [flat(batch) for batch in found] == later[start:]
 
 
 def test_seed_and_round_alone_decide():

@@ -1,0 +1,207 @@
+"""The training source for images: batches of two augmented views, pure in (seed, round, step)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol, final, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from retrieval_cl.core.errors import InputError
+from retrieval_cl.core.images import Images
+from retrieval_cl.core.views import Batch, Pixels, View
+from retrieval_cl.sources.images.order import epoch_order
+from retrieval_cl.sources.text_pairs import Negatives
+
+# Streams of random numbers that must not coincide.
+ORDER, NEGATIVES, VIEWS = 0, 1, 2
+
+
+@runtime_checkable
+class MakeView(Protocol):
+    """A random view of each image; `augmentation.augment.Augmentation` is the same."""
+
+    def __call__(
+        self, images: UInt8[Tensor, "B 3 H W"], *, generator: torch.Generator
+    ) -> Float[Tensor, "B 3 S S"]:
+        """Normalised, on the images' device; the generator lives on the host."""
+
+
+@runtime_checkable
+class MakeViews(Protocol):
+    """Two random views of each image; `augmentation.augment.TwoViews` makes them."""
+
+    @property
+    def first(self) -> MakeView:
+        """What makes the first of the two."""
+
+    def __call__(
+        self, images: UInt8[Tensor, "B 3 H W"], *, generator: torch.Generator
+    ) -> tuple[Float[Tensor, "B 3 S S"], Float[Tensor, "B 3 S S"]]:
+        """Both views, normalised, on the images' device; the generator lives on the host."""
+
+
+@final
+class ImageViews:
+    """Batches of train images, each twice.
+
+    Each epoch (one pass over the train images) has a fresh order, which runs on from round to round, and each
+    image appears once; a ragged last batch is dropped. Copies of one item stand in different batches where
+    that can be; where not, their ids are equal and the id rule masks them.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        *,
+        rows: Int64[np.ndarray, " n"],
+        groups: Int64[np.ndarray, " N"],
+        augment: MakeViews,
+        batch_size: int,
+        device: torch.device,
+        num_negatives: int = 0,
+    ) -> None:
+        """Prepares the train images.
+
+        Args:
+            images: of all splits.
+            rows: those of the train split, and of no other.
+            groups: item id of each of `images`; copies share one.
+            augment: makes the views.
+            batch_size: images a step, over all ranks.
+            device: where the views are made.
+            num_negatives: negatives an image, drawn from the table given to `batches`, which names rows of
+                `images`.
+
+        Raises:
+            InputError: the batch is larger than the number of train images.
+        """
+        assert len(images) == len(groups), (len(images), len(groups))
+        if not 1 <= batch_size <= len(rows):
+            raise InputError(f"batch size {batch_size}; valid is 1 to {len(rows)} (the train images)")
+        self.images = images
+        self.rows = rows
+        self.groups = groups
+        self.augment = augment
+        self.batch_size = batch_size
+        self.device = device
+        self.num_negatives = num_negatives
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches in one pass over the train images."""
+        return len(self.rows) // self.batch_size
+
+    def batches(
+        self,
+        negatives: Negatives | None,
+        *,
+        seed: int,
+        round: int,
+        num_steps: int,
+        start_step: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        steps_before: int = 0,
+    ) -> Iterator[Batch]:
+        """The batches of steps `start_step` to `num_steps - 1` of a round; the same number on every rank.
+
+        Args:
+            negatives: the table of the round; None gives batches without the view "negative".
+            seed: of the run.
+            round: the number of the round.
+            num_steps: steps of the whole round.
+            start_step: where to go on within the round.
+            rank: which slice of each batch to give.
+            world: number of slices.
+            steps_before: steps of all rounds before: where in the order of images this one begins.
+
+        Raises:
+            InputError: `world` does not divide the batch, the table has too few columns or is of other data.
+        """
+        if self.batch_size % world:
+            raise InputError(
+                f"batch size {self.batch_size} cannot be cut into {world} equal parts, one for each rank"
+            )
+        table = None
+        if negatives is not None and self.num_negatives:
+            assert negatives.round <= round, (negatives.round, round)
+            table = self._by_image(negatives)
+        share = self.batch_size // world
+        mine = slice(rank * share, (rank + 1) * share)
+        ordered = self._ordered(seed=seed, start=steps_before + start_step, stop=steps_before + num_steps)
+        return (self._batch(rows, table, [seed, round, step], mine) for step, rows in ordered)
+
+    def _ordered(self, *, seed: int, start: int, stop: int) -> Iterator[tuple[int, Int64[np.ndarray, " B"]]]:
+        """Number and images of each step of the run, its first step being 0."""
+        step = start
+        while step < stop:
+            epoch, place = divmod(step, self.steps_per_epoch)
+            generator = np.random.default_rng([seed, epoch, ORDER])
+            order = epoch_order(
+                self.rows, self.groups[self.rows], batch_size=self.batch_size, generator=generator
+            )
+            for begin in range(place, min(self.steps_per_epoch, place + stop - step)):
+                yield step, order[begin * self.batch_size : (begin + 1) * self.batch_size]
+                step += 1
+
+    def _batch(
+        self,
+        rows: Int64[np.ndarray, " B"],
+        table: Int64[np.ndarray, "N n"] | None,
+        key: list[int],
+        mine: slice,
+    ) -> Batch:
+        generator = torch.Generator().manual_seed(_seed([*key, VIEWS]))
+        # Every rank makes the whole batch and takes its slice: joined, they are the batch of one rank.
+        view_a, view_b = self.augment(self._pixels(rows), generator=generator)
+        ids = torch.from_numpy(self.groups[rows[mine]])
+        views = {"view_a": View(Pixels(view_a[mine]), ids), "view_b": View(Pixels(view_b[mine]), ids)}
+        if table is not None:
+            drawn = _draw(table[rows], self.num_negatives, np.random.default_rng([*key, NEGATIVES]))
+            views["negative"] = self._negatives(drawn, generator, mine)
+        return Batch(views, ids[:, None])
+
+    def _negatives(self, drawn: Int64[np.ndarray, "B n"], generator: torch.Generator, mine: slice) -> View:
+        """Negatives as the first view shows them; where there is none, any image with the id -1."""
+        none = drawn < 0
+        rows = np.where(none, 0, drawn)
+        ids = np.where(none, -1, self.groups[rows])[mine].reshape(-1)
+        shown = self.augment.first(self._pixels(rows.reshape(-1)), generator=generator)
+        count = drawn.shape[1]
+        return View(Pixels(shown[mine.start * count : mine.stop * count]), torch.from_numpy(ids))
+
+    def _pixels(self, rows: Int64[np.ndarray, " R"]) -> UInt8[Tensor, "R 3 H W"]:
+        return self.images.take(rows).to(self.device, non_blocking=True)
+
+    def _by_image(self, negatives: Negatives) -> Int64[np.ndarray, "N n"]:
+        """Negatives of every image, -1 where it has none."""
+        columns = negatives.rows.shape[1]
+        if columns < self.num_negatives:
+            raise InputError(
+                f"{self.num_negatives} negatives an image, but the table of negatives has {columns} columns"
+            )
+        last = max(negatives.queries.max(initial=-1), negatives.rows.max(initial=-1))
+        if last >= len(self.images):
+            raise InputError(
+                f"the table of negatives is of other data: it names image row {last}, here are "
+                f"{len(self.images)}"
+            )
+        table = np.full((len(self.images), columns), -1, dtype=np.int64)
+        table[negatives.queries] = negatives.rows
+        return table
+
+
+def _draw(
+    rows: Int64[np.ndarray, "B n"], count: int, generator: np.random.Generator
+) -> Int64[np.ndarray, "B count"]:
+    """Draws `count` different columns for each image; one that holds -1 only after all that do not."""
+    keys = generator.random(rows.shape) + (rows < 0)
+    return np.take_along_axis(rows, np.argsort(keys, axis=1, kind="stable")[:, :count], axis=1)
+
+
+def _seed(key: list[int]) -> int:
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)

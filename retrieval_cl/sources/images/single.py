@@ -1,0 +1,27 @@
+"""One image from one file, as a searcher gives it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from retrieval_cl.core.errors import InputError
+from retrieval_cl.sources.images.pixels import decode_image
+
+
+def read_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
+    """The pixels of an image file, upright, red, green, blue.
+
+    Raises:
+        InputError: the file is missing or no image.
+    """
+    try:
+        return decode_image(path, None)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; expected an image") from None
+    except Exception as error:
+        # Pillow raises many kinds on broken files.
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path}: no readable image: {said}") from None
