@@ -11,7 +11,7 @@ from retrieval_cl.core.errors import InputError, nearest_name
 if TYPE_CHECKING:
     from retrieval_cl.methods.method import Method
 
-SUPPORT_FILES = ("__init__", "config", "method", "objectives")
+SUPPORT_FILES = ("__init__", "building", "config", "image_tower", "method", "objectives", "parts")
 
 
 def method_names() -> list[str]:

@@ -5,10 +5,11 @@ With a memory, also against the passages of past steps (cross-batch memory, Wang
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal, Protocol, cast, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from retrieval_cl.core.contrast import Bank, Contrast, Part
@@ -16,13 +17,14 @@ from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.guard import Guard
 from retrieval_cl.core.losses import Objective, info_nce
 from retrieval_cl.core.queue import Queue
-from retrieval_cl.core.ranks import gather_rows, gather_values, rank
+from retrieval_cl.core.ranks import rank
 from retrieval_cl.core.relations import Ragged
 from retrieval_cl.core.temperature import Bias, Temperature
 from retrieval_cl.core.views import Batch
 from retrieval_cl.methods.config import MethodConfig
 from retrieval_cl.methods.method import Embeddings, Method
 from retrieval_cl.methods.objectives import build_bias, build_guard, build_objective
+from retrieval_cl.methods.parts import candidates, private_columns
 
 TOWER_KINDS: dict[str, Literal["query", "passage"]] = {
     "query": "query",
@@ -52,6 +54,7 @@ class DualEncoder(Method):
     """
 
     views: ClassVar[tuple[str, ...]] = ("query", "positive", "negative")
+    embeddings: ClassVar[Mapping[str, str]] = {kind: kind for kind in views}
 
     def __init__(
         self,
@@ -148,7 +151,7 @@ class DualEncoder(Method):
             targets=first + torch.arange(len(anchors)),
             scale=self.temperature.scale(),
             bias=None if self.bias is None else self.bias.value,
-            own=_own_columns(bank, num_anchors=len(anchors)),
+            own=private_columns(bank, 1, num_anchors=len(anchors)),
         )
         return (contrast,)
 
@@ -163,20 +166,5 @@ class DualEncoder(Method):
                 self.memory.push(part.vectors, part.ids)
 
 
-def _own_columns(bank: Bank, *, num_anchors: int) -> Int64[Tensor, "A n"] | None:
-    if len(bank.parts) == 1 or bank.parts[1].shared:
-        return None
-    columns = bank.starts[1] + torch.arange(len(bank.parts[1].ids), device=bank.parts[1].ids.device)
-    return columns.view(num_anchors, -1)
-
-
 def _part(kind: str, embeddings: Embeddings, batch: Batch, *, shared: bool) -> Part:
-    vectors, name = embeddings[kind], f"{kind}s"
-    # Ids stay on the host: looking them up there makes it wait for no GPU.
-    ids = batch.views[kind].ids
-    # Private candidates concern the anchors of this rank alone: they stay at home.
-    return (
-        Part(gather_rows(vectors), gather_values(ids), name=name)
-        if shared
-        else Part(vectors, ids, shared=False, name=name)
-    )
+    return candidates(embeddings[kind], batch.views[kind].ids, name=f"{kind}s", shared=shared)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from retrieval_cl.core.guard import Guard
 from retrieval_cl.core.losses import Objective, info_nce, sigmoid
@@ -14,27 +15,33 @@ from retrieval_cl.methods.config import MethodConfig
 
 
 def build_objective(config: MethodConfig) -> Objective:
-    """A function from a contrast to a loss per anchor."""
-    compute_dtype = torch.bfloat16 if config.loss_precision == "bf16" else None
-    guard = build_guard(config)
+    """A function from a contrast to a loss per anchor, of all that settings may ask for."""
     whole: Objective
     if config.objective == "sigmoid":
         assert config.positives != "mean", "refused by the settings"
-        whole = partial(sigmoid, positives=config.positives, guard=guard, compute_dtype=compute_dtype)
-    else:
         whole = partial(
-            info_nce,
-            symmetric=config.symmetric,
+            sigmoid,
             positives=config.positives,
-            decoupled=config.decoupled,
-            hardness=config.hardness,
-            debias=config.debias,
-            guard=guard,
-            compute_dtype=compute_dtype,
+            guard=build_guard(config),
+            compute_dtype=_compute_dtype(config),
         )
+    else:
+        whole = partial(build_info_nce(config), symmetric=config.symmetric, positives=config.positives)
     if config.matryoshka is None:
         return whole
     return matryoshka(whole, dims=config.matryoshka.dims, weights=config.matryoshka.weights)
+
+
+def build_info_nce(config: MethodConfig) -> partial[Tensor]:
+    """InfoNCE in one direction, with a target alone as an anchor's positive."""
+    return partial(
+        info_nce,
+        decoupled=config.decoupled,
+        hardness=config.hardness,
+        debias=config.debias,
+        guard=build_guard(config),
+        compute_dtype=_compute_dtype(config),
+    )
 
 
 def build_guard(config: MethodConfig) -> Guard | None:
@@ -45,3 +52,7 @@ def build_guard(config: MethodConfig) -> Guard | None:
 def build_bias(config: MethodConfig) -> Bias | None:
     """What is added to every logit, for an objective that has such a thing."""
     return Bias(config.bias) if config.objective == "sigmoid" else None
+
+
+def _compute_dtype(config: MethodConfig) -> torch.dtype | None:
+    return torch.bfloat16 if config.loss_precision == "bf16" else None

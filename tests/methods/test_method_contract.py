@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import image_methods
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from retrieval_cl.methods import load_method, method_names
 from retrieval_cl.methods.method import Method
 from retrieval_cl.training.checkpoint import load_weights, save_weights
 from retrieval_cl.training.device import cast_to
+from retrieval_cl.training.leaks import check_leaks
 from retrieval_cl.training.steps import cached_step, plain_step
 
 
@@ -22,8 +24,36 @@ def make_dual_encoder(make_text_encoder, make_text_batch):
     )
 
 
+@pytest.fixture
+def make_simclr():
+    return lambda: (image_methods.build_simclr(), image_methods.build_batch(per_image=2))
+
+
+@pytest.fixture
+def make_moco():
+    """Both views ask; the queue holds keys of other images and older copies of two of the batch."""
+
+    def make():
+        method = image_methods.build_moco(symmetric=True, predictor=True)
+        past = image_methods.build_batch(ids=(10, 11, 30, 31), seed=1)
+        method.after_step(method.embed(past), past, 0.0)
+        return method, image_methods.build_batch(per_image=2)
+
+    return make
+
+
+@pytest.fixture
+def make_byol():
+    return lambda: (image_methods.build_byol(), image_methods.build_batch())
+
+
 # Name of a method -> the fixture that gives a function () -> (tiny method, batch for it), the same each time.
-EXAMPLES = {"dual_encoder": "make_dual_encoder"}
+EXAMPLES = {
+    "byol": "make_byol",
+    "dual_encoder": "make_dual_encoder",
+    "moco": "make_moco",
+    "simclr": "make_simclr",
+}
 
 
 @pytest.fixture(params=method_names())
@@ -52,9 +82,22 @@ def test_loss_is_finite_and_one_per_anchor(example):
 def test_embeddings_are_of_the_views_it_names(example):
     method, batch = example()
     embeddings = method.embed(batch)
-    assert set(embeddings) <= set(method.views)
-    assert set(method.views[:2]) <= set(embeddings)
-    assert len(embeddings[method.views[0]]) == len(embeddings[method.views[1]])
+    assert set(embeddings) <= set(method.embeddings)
+    assert set(method.embeddings.values()) <= set(method.views)
+    for name, vectors in embeddings.items():
+        assert len(vectors) == len(batch.views[method.embeddings[name]].ids), name
+
+
+def test_first_two_embeddings_are_anchors_and_their_positives(example):
+    method, batch = example()
+    assert tuple(method.embeddings.values())[:2] == method.views[:2]
+    anchors, positives = method.sides(method.embed(batch))
+    assert anchors.shape == positives.shape and len(anchors) == len(batch.known)
+
+
+def test_perfect_encoder_reaches_the_floor(example):
+    method, batch = example()
+    assert check_leaks(method, [batch])
 
 
 def test_gradients_reach_all_trained_parameters(example):
