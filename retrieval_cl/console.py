@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from retrieval_cl.core.errors import InputError
+from retrieval_cl.core.errors import InputError, RankFailed
 
 EXIT_MACHINE, EXIT_INPUT, EXIT_FAILED, EXIT_INTERRUPTED = 1, 2, 3, 130
 # Under a launcher each rank runs the command; one of them speaks.
@@ -138,6 +138,8 @@ def explain(error: Exception) -> tuple[int, str] | None:
     match error:
         case InputError():
             return EXIT_INPUT, f"error: {error}"
+        case RankFailed():
+            return EXIT_MACHINE, f"error: {error}"
         case Stop():
             return error.code, str(error)
         case OSError():

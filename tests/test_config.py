@@ -8,6 +8,7 @@ import yaml
 from retrieval_cl.config import (
     RunConfig,
     check_training,
+    load_any_config,
     load_config,
     mines,
     refuse_overrides,
@@ -36,13 +37,13 @@ def refused(tmp_path):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_recipe_loads_trains_and_begins_with_its_command(path):
-    check_training(load_config(path))
+    check_training(load_any_config(path))
     first = path.read_text(encoding="utf8").splitlines()[0]
     assert first.startswith(f"# retrieval-cl train configs/{path.name}")
 
 
 def test_there_are_recipes():
-    assert {"tldr_static", "tldr_minilm"} <= {path.stem for path in CONFIGS}
+    assert {"tldr_static", "tldr_minilm", "simclr_digits", "moco_digits", "byol_digits"} <= {path.stem for path in CONFIGS}
 
 
 def test_overrides_come_on_top_of_the_file(tmp_path):
@@ -120,6 +121,17 @@ def test_every_key_is_described():
         ("", ("training",), "--set training: expected key=value"),
         ("", ("=3",), "--set =3: expected key=value"),
         ("", ("training.lr=[1",), "--set training.lr=[1: the value is broken YAML"),
+        (
+            "mining:\n  depth: 50\n",
+            ("mining.rank_max=80",),
+            "--set mining.rank_max=80: mining: rank_max 80 lies beyond depth 50",
+        ),
+        (
+            "mining:\n  num_negatives: 2\n",
+            ("mining.quotas.lexical=3",),
+            "--set mining.quotas.lexical=3: mining",
+        ),
+        ("mining:\n  rank_max: 80\n  depth: 50\n", ("mining.near_text=0.5",), "line 2: mining: rank_max 80"),
         ("name: x\n", ("name.y=1",), "--set name.y=1: 'name' holds no keys of its own"),
     ],
 )

@@ -11,6 +11,7 @@ import retrieval_cl
 PACKAGE = Path(retrieval_cl.__file__).parent
 EVERY_FOLDER = (
     "core",
+    "augmentation",
     "encoders",
     "sources",
     "indexing",
@@ -22,9 +23,10 @@ EVERY_FOLDER = (
 )
 ALLOWED = {
     "core": {"core"},
+    "augmentation": {"core"},
     "encoders": {"core"},
     "indexing": {"core"},
-    "sources": {"core"},
+    "sources": {"core", "augmentation"},
     "evaluation": {"core"},
     "reporting": {"core"},
     "mining": {"indexing", "encoders", "sources", "reporting", "core"},
@@ -34,12 +36,27 @@ ALLOWED = {
     "config": {"core", "runs", "reading"},
     "reading": {"core"},
     "console": {"core", "training"},
-    "app": {"runs", "config", "console", "core", "training", "options", "mine_command"},
+    "app": {
+        *("runs", "config", "console", "core", "training", "options"),
+        *("mine_command", "image_commands", "demo_command"),
+    },
+    "image_commands": {"runs", "console", "core", "indexing"},
     "mine_command": {"runs", "config", "console", "core", "options"},
+    "demo_command": {"runs", "console", "options"},
     "options": set(),
 }
 # The config models of the parts, and what checks a name in them, may be imported by `config` beside its own.
-LIGHT = {"encoders.config", "methods.config", "mining.config", "sources.config", "training.config"}
+LIGHT = {
+    "augmentation.config",
+    "encoders.config",
+    "encoders.head_config",
+    "encoders.image_config",
+    "methods.config",
+    "mining.config",
+    "sources.config",
+    "sources.images.config",
+    "training.config",
+}
 CORE_LIBRARIES = {"torch", "numpy", "jaxtyping"}
 # library -> where alone it may be imported (prefixes of module names)
 ONLY_IN = {
@@ -50,7 +67,7 @@ ONLY_IN = {
     "tokenizers": ("encoders.",),
     "datasets": ("sources.",),
     "accelerate": ("training.",),
-    "typer": ("app", "options", "mine_command"),
+    "typer": ("app", "options", "mine_command", "demo_command"),
     "fastapi": ("serving.",),
     "matplotlib": ("reporting.",),
     "triton": ("core.kernels.",),

@@ -1,9 +1,10 @@
-"""The one exception that means: the input or the setting is wrong, and the reader can mend it."""
+"""Errors with a line for the reader: wrong input or settings, which can be mended; another rank that failed."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import final
 
 
 class InputError(ValueError):
@@ -11,6 +12,11 @@ class InputError(ValueError):
 
     The message says what came, what is valid, and which file and line or config key it was.
     """
+
+
+@final
+class RankFailed(RuntimeError):
+    """Another rank failed; the message is its line."""
 
 
 def nearest_name(name: str, valid: Iterable[str]) -> str:

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import final
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from retrieval_cl.core.errors import InputError
+from retrieval_cl.core.errors import InputError, RankFailed
 from retrieval_cl.core.ranks import any_rank, gather_values, num_ranks
 
 _LINE_BYTES = 1000
 _INPUT, _OTHER = 1, 2
 _TOLD = "all ranks have heard of it"
-
-
-@final
-class RankFailed(RuntimeError):
-    """Another rank failed; the message is its line."""
 
 
 @contextmanager

@@ -100,6 +100,7 @@ class TextEncoder(nn.Module):
         batch_tokens: int | None = None,
         compute_dtype: torch.dtype | None = None,
         progress: Progress | None = None,
+        numbers: Int64[np.ndarray, " N"] | None = None,
     ) -> Float32[np.ndarray, "N D"]:
         """Unit rows of texts, or of what `tokenize` gave, in the given order; no gradient, no dropout.
 
@@ -109,6 +110,7 @@ class TextEncoder(nn.Module):
             batch_tokens: tokens embedded together, padding included; None: what is fast on the device.
             compute_dtype: type to compute in (bfloat16); None: that of the weights.
             progress: called with rows done and rows in all after each batch.
+            numbers: how an error calls the rows; None: from 0 on.
 
         Raises:
             InputError: a vector is NaN or infinite; names the first such row.
@@ -125,7 +127,7 @@ class TextEncoder(nn.Module):
                 done += len(rows)
                 if progress is not None:
                     progress(done, len(inputs))
-        _refuse_not_finite(np.isfinite(vectors.sum(axis=1)), kind=kind)
+        _refuse_not_finite(np.isfinite(vectors.sum(axis=1)), kind=kind, numbers=numbers)
         return vectors
 
     def fingerprint(self) -> str:
@@ -208,12 +210,15 @@ def _embed_packed(
         yield waiting
 
 
-def _refuse_not_finite(finite: Bool[np.ndarray, " N"], *, kind: Kind) -> None:
+def _refuse_not_finite(
+    finite: Bool[np.ndarray, " N"], *, kind: Kind, numbers: Int64[np.ndarray, " N"] | None
+) -> None:
     if finite.all():
         return
     rows = np.flatnonzero(~finite)
+    first = rows[0] if numbers is None else numbers[rows[0]]
     raise InputError(
-        f"the vector of {kind} row {rows[0]} is NaN or infinite ({len(rows)} of {len(finite)} rows are): "
+        f"the vector of {kind} row {first} is NaN or infinite ({len(rows)} of {len(finite)} rows are): "
         "the model's weights are broken, or its numbers overflow in this compute type"
     )
 

@@ -1,13 +1,16 @@
-"""Exact search by many processes: each searches its share of the queries, all get all hits."""
+"""Search by many processes: each searches for its share of the queries, all get all hits."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
 from retrieval_cl.core.hits import Hits
-from retrieval_cl.core.ranks import any_rank, gather_values, num_ranks, rank
+from retrieval_cl.core.ranks import gather_values, num_ranks, rank
+from retrieval_cl.core.together import together
 from retrieval_cl.indexing.exact import DEFAULT_MEMORY, search
 from retrieval_cl.indexing.hit_files import check_room, new_hits, scratch_hits
 from retrieval_cl.indexing.rows import Matrix, Rows
@@ -39,32 +42,57 @@ def search_over_ranks(
         out: where this rank puts all hits.
 
     Raises:
-        InputError: as `exact.search` does, on every rank that meets it; the others raise RuntimeError.
+        InputError: as `exact.search` does on any rank.
+        RankFailed: another rank failed in any other way.
     """
-    rows = Rows(queries, name="queries")
-    width = -(-len(rows) // num_ranks())
-    begin = min(rank() * width, len(rows))
-    try:
-        mine = search(
+
+    def search_share(share: range) -> Hits:
+        return search(
             queries,
             passages,
             k=k,
             memory_bytes=memory_bytes // 2,
             device=device,
             device_bytes=device_bytes,
-            only=range(begin, min(begin + width, len(rows))),
+            only=share,
         )
-        if out is not None:
-            check_room(out, len(rows), k=k)
-    except BaseException:
-        any_rank(True, device=link)
-        raise
-    if any_rank(False, device=link):
-        raise RuntimeError(f"another rank failed while rank {rank()} was searching; its own error says why")
-    if out is None:
-        out = (new_hits if 12 * k * len(rows) <= memory_bytes // 4 else scratch_hits)(len(rows), k)
+
+    num_queries = len(Rows(queries, name="queries"))
+    return share_queries(search_share, num_queries, k=k, memory_bytes=memory_bytes // 2, link=link, out=out)
+
+
+def share_queries(
+    search_share: Callable[[range], Hits],
+    num_queries: int,
+    *,
+    k: int,
+    memory_bytes: int = DEFAULT_MEMORY // 2,
+    link: torch.device = _CPU,
+    out: Hits | None = None,
+) -> Hits:
+    """The hits of all queries, on every rank, each searched for by one of them; all ranks must call alike.
+
+    Args:
+        search_share: the hits of a run of the queries, by this rank.
+        num_queries: of all.
+        k: hits a query.
+        memory_bytes: for all hits and for what goes round; hits of more than half of it lie on disk.
+        link: where ranks talk to each other: the GPU under nccl.
+        out: where this rank puts all hits.
+
+    Raises:
+        InputError: as `search_share` does on any rank.
+        RankFailed: another rank failed in any other way.
+    """
+    width = -(-num_queries // num_ranks())
+    begin = min(rank() * width, num_queries)
+    with together(link):
+        mine = search_share(range(begin, min(begin + width, num_queries)))
+        if out is None:
+            out = (new_hits if 12 * k * num_queries <= memory_bytes // 2 else scratch_hits)(num_queries, k)
+        check_room(out, num_queries, k=k)
     # What goes round is held twice by each rank, for all ranks.
-    step = max(1, memory_bytes // 4 // (24 * k * num_ranks()))
+    step = max(1, memory_bytes // 2 // (24 * k * num_ranks()))
     for start in range(0, width, step):
         stop = min(start + step, width)
         _exchange(mine, out, start=start, stop=stop, width=width, link=link)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from jaxtyping import Float32
 
 from retrieval_cl.core.hits import Hits
 from retrieval_cl.indexing import exact
+from retrieval_cl.indexing.exact_ranks import search_over_ranks, share_queries
 from retrieval_cl.indexing.faiss_index import FaissIndex
 from retrieval_cl.indexing.rescore import rescore
 from retrieval_cl.mining.candidates import Search
@@ -33,13 +35,56 @@ def exact_search(
     return search
 
 
+def exact_search_over_ranks(
+    passage_vectors: Float32[np.ndarray, "M D"],
+    *,
+    device: str = "cpu",
+    memory_bytes: int = exact.DEFAULT_MEMORY,
+    link: torch.device,
+) -> Search:
+    """The same hits, each rank searching for its share of the queries; all ranks must search alike.
+
+    Args:
+        passage_vectors: all of them, on every rank.
+        device: where this rank computes.
+        memory_bytes: of each rank.
+        link: where ranks talk to each other: the GPU under nccl.
+    """
+
+    def search(query_vectors: Float32[np.ndarray, "Q D"], k: int) -> Hits:
+        return search_over_ranks(
+            query_vectors, passage_vectors, k=k, device=device, memory_bytes=memory_bytes, link=link
+        )
+
+    return search
+
+
+def over_ranks(search: Search, *, link: torch.device) -> Search:
+    """The hits of any search whose index every rank has, each rank searching for its share of the queries.
+
+    So all ranks hold the same hits even where two builds of an index are not the same.
+    """
+
+    def search_by_shares(query_vectors: Float32[np.ndarray, "Q D"], k: int) -> Hits:
+        return share_queries(
+            lambda share: search(query_vectors[share.start : share.stop], k),
+            len(query_vectors),
+            k=k,
+            link=link,
+        )
+
+    return search_by_shares
+
+
 def faiss_search(passage_vectors: Float32[np.ndarray, "M D"], *, factory: str) -> Search:
     """Search over a FAISS index built here; its hits carry the scores and the order of exact search.
+
+    Where a GPU build of FAISS sees GPUs, they train and search.
 
     Raises:
         InputError: FAISS is not installed, or refuses the factory string.
     """
-    index = FaissIndex.build(passage_vectors, factory=factory)
+    index = FaissIndex.build(passage_vectors, factory=factory, num_gpus=None).on_gpus()
 
     def search(query_vectors: Float32[np.ndarray, "Q D"], k: int) -> Hits:
         found = index.search(query_vectors, k=k)

@@ -16,11 +16,13 @@ from jaxtyping import Int64
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.files import new_folder, read_manifest, write_manifest
 from retrieval_cl.core.ranks import any_rank, num_ranks, rank
+from retrieval_cl.core.together import together
 from retrieval_cl.encoders.load import load_encoder
 from retrieval_cl.encoders.text import TextEncoder
 from retrieval_cl.mining.table import NegativeTable
 from retrieval_cl.runs.probe import Probe
 from retrieval_cl.runs.rounds import MinedFacts, RoundMiner, RoundTask
+from retrieval_cl.runs.sharing import Alone
 from retrieval_cl.runs.vectors import Vectors
 from retrieval_cl.training.background import BackgroundFailed, SpawnedWorker, Worker, spare_device
 from retrieval_cl.training.metrics import MetricsLog
@@ -58,7 +60,8 @@ class MiningJob:
 def mine_snapshot(given: Given, job: MiningJob) -> MinedFacts:
     """Mines with a snapshot, and searches the probe set; writes both beside it, whole or not at all."""
     encoder = load_encoder(job.folder / _ENCODER).to(job.device)
-    vectors = Vectors(given.task.text, encoder, precision=given.precision)
+    # The other ranks train: whoever mines here is alone.
+    vectors = Vectors(given.task.text, encoder, precision=given.precision, sharing=Alone())
     table, facts = given.task.mine(vectors, round=job.round, device=job.device)
     hits = given.probe.search(vectors, device=job.device)
     with new_folder(job.folder / _MINED) as part:
@@ -97,10 +100,11 @@ class BackgroundMiner:
     def begin(self, run: Run, pending: Pending) -> None:
         """Keeps a snapshot of the weights and starts to mine with it."""
         started = perf_counter()
-        if rank() == 0:
-            with new_folder(self._place(pending)) as part:
-                self._encoder.save(part / _ENCODER)
-            self._start(run, pending)
+        with together(run.device):
+            if rank() == 0:
+                with new_folder(self._place(pending)) as part:
+                    self._encoder.save(part / _ENCODER)
+                self._start(run, pending)
         self._log.append(run.step, round=run.last_round, snapshot_seconds=perf_counter() - started)
 
     def resume(self, run: Run, pending: Pending) -> None:
@@ -111,8 +115,9 @@ class BackgroundMiner:
                 f"{place}: no such folder; the checkpoint of step {run.step} needs this snapshot of step "
                 f"{pending.taken_at}: remove that checkpoint, so that --resume takes an earlier one"
             )
-        if rank() == 0:
-            self._start(run, pending)
+        with together(run.device):
+            if rank() == 0:
+                self._start(run, pending)
 
     def check(self, run: Run) -> None:
         """Raises where mining has failed by now, on all ranks."""

@@ -7,7 +7,6 @@ from typing import final
 
 from retrieval_cl.core.errors import InputError, nearest_name
 from retrieval_cl.evaluation.metrics import RECALL_CUTS, metric_names
-from retrieval_cl.indexing import exact
 from retrieval_cl.runs.config import EvaluationConfig
 from retrieval_cl.runs.judged import judged_queries, sample_passages
 from retrieval_cl.runs.prepare import PreparedText
@@ -39,8 +38,9 @@ class DevSet:
 
     def __call__(self, run: Run) -> Mapping[str, float]:
         """Metric -> mean over the dev queries."""
-        with self._watch("evaluate on dev"):
+        sharing = self._vectors.sharing
+        with self._watch("evaluate on dev"), sharing.together():
             passages = self._vectors.some_passages(self._rows)
             queries = self._vectors.queries(self._judged.queries)
-            hits = exact.search(queries, passages, k=max(RECALL_CUTS), device=run.device)
+            hits = sharing.exact(passages, device=str(run.device))(queries, max(RECALL_CUTS))
             return {name: float(values.mean()) for name, values in self._judged.measure(hits).items()}

@@ -12,15 +12,18 @@ from jaxtyping import Int64
 
 from retrieval_cl.config import RunConfig
 from retrieval_cl.core.errors import InputError
+from retrieval_cl.core.ranks import rank
 from retrieval_cl.core.relations import Ragged
 from retrieval_cl.encoders.load import build_encoder, load_encoder
 from retrieval_cl.encoders.text import TextEncoder
 from retrieval_cl.mining.audit_config import AuditConfig
 from retrieval_cl.mining.audit_pairs import text_similarity
 from retrieval_cl.mining.export import Exported, write_texts
+from retrieval_cl.mining.near_queries import QueryPairs, near_texts_of
+from retrieval_cl.mining.shingles import ShingleSets
 from retrieval_cl.mining.table import NegativeTable
+from retrieval_cl.runs.early_checks import check_mining
 from retrieval_cl.runs.evaluate import Say
-from retrieval_cl.runs.machine import on_device
 from retrieval_cl.runs.mine_audit import (
     Estimate,
     Subject,
@@ -36,17 +39,21 @@ from retrieval_cl.runs.mine_result import (
     Report,
     advice_of,
     older_table,
+    refuse_empty,
     write_report,
 )
 from retrieval_cl.runs.models import Model
 from retrieval_cl.runs.plan import Plan, plan_text, search_memory
 from retrieval_cl.runs.prepare import PreparedText, given_hits, prepare_text
 from retrieval_cl.runs.reports import data_facts, describe_data, negative_examples, settings_facts
+from retrieval_cl.runs.sharing import over_all_ranks
 from retrieval_cl.runs.stopwatch import Stopwatch
 from retrieval_cl.runs.text_miner import TextMiner
+from retrieval_cl.runs.vectors import Vectors
 from retrieval_cl.sources.load import load
 from retrieval_cl.sources.records import RetrievalData
 from retrieval_cl.sources.word_ids import word_ids
+from retrieval_cl.training.device import start_accelerator
 
 
 @final
@@ -70,10 +77,13 @@ def prepare(config: RunConfig, encoder: TextEncoder, *, memory: str | None = Non
         memory: for exact search, as 2GiB; None: the default.
 
     Raises:
-        InputError: the data is missing, broken or has no train split; or `memory` is no size.
+        InputError: the data is missing, broken or has no train split; `memory` is no size; or the settings
+            of mining name what is not there.
     """
     memory_bytes = search_memory(memory, config.mining)
-    text = prepare_text(load(config.source), on_device(encoder))
+    data = load(config.source)
+    check_mining(config.mining, data, dim=encoder.dim)
+    text = prepare_text(data, encoder.to(start_accelerator().device))
     queries = text.data.splits["train"].judged_queries
     plan = plan_text(
         encoder,
@@ -88,6 +98,8 @@ def prepare(config: RunConfig, encoder: TextEncoder, *, memory: str | None = Non
 def mine_negatives(prepared: Prepared, options: MineOptions, *, say: Say = lambda line: None) -> Mined:
     """Mines for the train queries and writes `negatives/` (the table), the texts, counts and a page.
 
+    Several ranks encode and search by shares, with the result of one; the first of them writes.
+
     Args:
         prepared: texts, encoder and settings.
         options: where to and in which shape.
@@ -95,15 +107,22 @@ def mine_negatives(prepared: Prepared, options: MineOptions, *, say: Say = lambd
 
     Raises:
         InputError: a vector is zero or not finite, the older table is of other data, or scores of a teacher
-            are wanted and none is set.
+            are wanted and none is set, or no query gets a negative.
     """
+    with over_all_ranks(prepared.encoder.device).together():
+        return _mine(prepared, options, say=say)
+
+
+def _mine(prepared: Prepared, options: MineOptions, *, say: Say) -> Mined:
     watch, text = Stopwatch(), prepared.text
     old = check_options(prepared, options)
     say(f"{describe_data(text.data)}; encoding")
     miner = _encode(prepared)
     table, counts = miner.mine()
+    refuse_empty(counts)
     seed, fingerprint = miner.seed, prepared.encoder.fingerprint()
-    table.save(options.output / TABLE, data=text.data.name, fingerprint=fingerprint, seed=seed)
+    if rank() == 0:
+        table.save(options.output / TABLE, data=text.data.name, fingerprint=fingerprint, seed=seed)
     written, exported = _export(text.data, table, miner, options=options)
     subject = _subject(text, table, miner, audit=options.audit)
     audit = audit_table(subject, judged=_judged(text, miner.queries), old=old, seed=seed)
@@ -120,7 +139,8 @@ def mine_negatives(prepared: Prepared, options: MineOptions, *, say: Say = lambd
         advice=advice_of(estimates, config=miner.config, audit=options.audit),
         seconds=watch.total,
     )
-    write_report(mined, _report(prepared, options, subject, miner=miner))
+    if rank() == 0:
+        write_report(mined, _report(prepared, options, subject, miner=miner))
     return mined
 
 
@@ -140,23 +160,29 @@ def encoder_of(config: RunConfig, model: Model | None) -> TextEncoder:
 def _encode(prepared: Prepared) -> TextMiner:
     config, encoder, text = prepared.config, prepared.encoder, prepared.text
     queries = text.data.splits["train"].judged_queries
+    sharing = over_all_ranks(encoder.device)
+    vectors = Vectors(text, encoder, precision="fp32", sharing=sharing)
     return TextMiner.prepare(
         text,
-        encoder.encode(text.query_tokens.take(queries), kind="query"),
-        encoder.encode(text.passage_tokens, kind="passage"),
+        vectors.queries(queries),
+        vectors.passages(),
         extra=given_hits(text.data, queries),
         config=config.mining,
         seed=config.training.seed,
         device=str(encoder.device),
         memory_bytes=prepared.memory_bytes,
+        sharing=sharing,
     )
 
 
 def _export(
     data: RetrievalData, table: NegativeTable, miner: TextMiner, *, options: MineOptions
 ) -> tuple[Path, Exported]:
+    """Writes the texts on the first rank; the others write no row."""
     judged = data.splits["train"].relevant(len(data.queries)).take(miner.queries)
     path = options.output / f"{options.shape}.{options.suffix}"
+    if rank() > 0:
+        return path, Exported(0, 0)
     exported = write_texts(
         path,
         table,
@@ -222,8 +248,24 @@ def _subject(text: PreparedText, table: NegativeTable, miner: TextMiner, *, audi
     texts = text.data.passages.full()
     similarity = text_similarity(word_ids([texts[row] for row in rows.tolist()]), rows)
     return Subject(
-        table, known, miner.score(known), text.groups, similarity, audit.near_text, "overlap of word triples"
+        table,
+        known,
+        miner.score(known),
+        text.groups,
+        similarity,
+        audit.near_text,
+        "overlap of word triples",
+        _query_pairs(text, miner, least=audit.near_query),
     )
+
+
+def _query_pairs(text: PreparedText, miner: TextMiner, *, least: float) -> QueryPairs:
+    texts = text.data.queries.full()
+    # Queries with the same text have the same right answers: one of them stands for all.
+    asked = zip(miner.queries.tolist(), miner.alone.tolist(), strict=True)
+    words = word_ids([texts[row] if alone else "" for row, alone in asked])
+    # A query is short: triples of its words would hardly ever be the same.
+    return near_texts_of(ShingleSets.from_words(words, width=1), least=least)
 
 
 def _judged(

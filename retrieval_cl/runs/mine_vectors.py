@@ -13,6 +13,7 @@ from jaxtyping import Float32, Int64
 
 from retrieval_cl.config import RunConfig
 from retrieval_cl.core.errors import InputError
+from retrieval_cl.core.ranks import rank
 from retrieval_cl.core.relations import Ragged
 from retrieval_cl.indexing.store import hash_texts
 from retrieval_cl.mining.audit_pairs import vector_similarity
@@ -22,10 +23,12 @@ from retrieval_cl.mining.counts import MiningCounts
 from retrieval_cl.mining.estimate import HeldBack
 from retrieval_cl.mining.export_files import Columns, writer_of
 from retrieval_cl.mining.miner import mine
+from retrieval_cl.mining.near_queries import near_vectors_of
 from retrieval_cl.mining.samples import score_samples
 from retrieval_cl.mining.scorers import vector_scorer
-from retrieval_cl.mining.searchers import build_search, exact_search
+from retrieval_cl.mining.searchers import faiss_search
 from retrieval_cl.mining.table import NegativeTable
+from retrieval_cl.runs.early_checks import check_mining_of_vectors
 from retrieval_cl.runs.evaluate import Say
 from retrieval_cl.runs.mine_audit import MineHeldBack, Subject, audit_table, estimate_held_back
 from retrieval_cl.runs.mine_page import Naming
@@ -36,12 +39,15 @@ from retrieval_cl.runs.mine_result import (
     Report,
     advice_of,
     older_table,
+    refuse_empty,
     write_report,
 )
 from retrieval_cl.runs.plan import Plan, plan_vectors, search_memory
 from retrieval_cl.runs.remembering import remembering
+from retrieval_cl.runs.sharing import Sharing, over_all_ranks
 from retrieval_cl.runs.stopwatch import Stopwatch
 from retrieval_cl.runs.stored_vectors import Stored, read_positives, read_stored
+from retrieval_cl.training.device import start_accelerator
 
 _CHUNK = 4096
 _NEEDS_TEXTS = ("candidates", "near_text", "reranker", "second_model")
@@ -70,12 +76,12 @@ class VectorMiner:
     memory_bytes: int
     plan: Plan
 
-    def search(self) -> Search:
-        """The search that the settings ask for; an index is built here."""
+    def search(self, sharing: Sharing) -> Search:
+        """The search that the settings ask for, by whoever shares it; an index is built here."""
         vectors, factory = self.passages.vectors, self.config.mining.factory
         if factory is None:
-            return exact_search(vectors, memory_bytes=self.memory_bytes)
-        return build_search(vectors, factory=factory)
+            return sharing.exact(vectors, device="cpu", memory_bytes=self.memory_bytes)
+        return sharing.search(faiss_search(vectors, factory=factory))
 
     def mine(self, search: Search) -> tuple[NegativeTable, MiningCounts]:
         """The table of all queries with a positive."""
@@ -133,7 +139,7 @@ def prepare_vectors(
 
     Raises:
         InputError: a file was not given, is missing or broken, ids or dimensions do not fit, a row has no
-            direction, or a setting needs texts.
+            direction, a setting needs texts, or names a source or an index that cannot be.
     """
     if queries is None or passages is None or positives is None:
         raise InputError("give --query-vectors, --passage-vectors and --positives, all three")
@@ -147,6 +153,7 @@ def prepare_vectors(
             f"{queries}: vectors of {left.vectors.shape[1]} numbers, {passages}: of "
             f"{right.vectors.shape[1]}; both must come from one model"
         )
+    check_mining_of_vectors(config.mining, num_passages=len(right.ids), dim=right.vectors.shape[1])
     known = read_positives(positives, queries=left.rows(), passages=right.rows())
     rows = np.flatnonzero(known.counts)
     plan = plan_vectors(left.vectors[rows], right.vectors, config=config.mining, memory_bytes=memory_bytes)
@@ -156,14 +163,22 @@ def prepare_vectors(
 def mine_vectors(miner: VectorMiner, options: MineOptions, *, say: Say = lambda line: None) -> Mined:
     """Mines and writes `negatives/` (the table), `negatives.jsonl` (ids), counts and a page.
 
+    Several ranks search by shares, with the result of one; the first of them writes.
+
     Args:
         miner: vectors, ids and settings.
         options: where to.
         say: gets a line now and then.
 
     Raises:
-        InputError: the older table is of other ids.
+        InputError: the older table is of other ids, or no query gets a negative.
     """
+    sharing = over_all_ranks(start_accelerator().device)
+    with sharing.together():
+        return _mine(miner, options, sharing=sharing, say=say)
+
+
+def _mine(miner: VectorMiner, options: MineOptions, *, sharing: Sharing, say: Say) -> Mined:
     watch, config, seed = Stopwatch(), miner.config.mining, miner.config.training.seed
     made_by = {"ids": hash_texts([*miner.queries.ids, "", *miner.passages.ids])}
     old = None
@@ -171,12 +186,17 @@ def mine_vectors(miner: VectorMiner, options: MineOptions, *, say: Say = lambda 
         old = older_table(options.against, made_by=made_by, num_passages=len(miner.passages.ids))
     if left_out := len(miner.queries.ids) - len(miner.rows):
         say(f"{left_out:,} queries have no positive and are left out")
-    search = miner.search()
+    search = miner.search(sharing)
     table, counts = miner.mine(search)
-    table.save(options.output / TABLE, **made_by, seed=seed)
+    refuse_empty(counts)
+    if rank() == 0:
+        table.save(options.output / TABLE, **made_by, seed=seed)
+    say("auditing the table")
     subject = _subject(miner, table, near=options.audit.near_vector)
     written = options.output / f"{TABLE}.{options.suffix}"
-    rows = writer_of(written)(written, _SCHEMA, _rows(miner, table, subject.positive_scores))
+    rows = 0
+    if rank() == 0:
+        rows = writer_of(written)(written, _SCHEMA, _rows(miner, table, subject.positive_scores))
     audit = audit_table(subject, judged={}, old=old, seed=seed)
     say("estimating the false negatives")
     estimate = estimate_held_back(
@@ -200,7 +220,8 @@ def mine_vectors(miner: VectorMiner, options: MineOptions, *, say: Say = lambda 
         advice=advice_of(estimates, config=config, audit=options.audit),
         seconds=watch.total,
     )
-    write_report(mined, _report(miner, options, subject))
+    if rank() == 0:
+        write_report(mined, _report(miner, options, subject))
     return mined
 
 
@@ -208,7 +229,8 @@ def _subject(miner: VectorMiner, table: NegativeTable, *, near: float) -> Subjec
     positives, vectors = miner.positives, miner.passages.vectors
     scores = vector_scorer(miner.query_vectors(), vectors)(positives.rows, positives.values)
     groups = np.arange(len(vectors), dtype=np.int64)
-    return Subject(table, positives, scores, groups, vector_similarity(vectors), near, "cosine")
+    pairs = near_vectors_of(miner.query_vectors(), least=near, seed=miner.config.training.seed)
+    return Subject(table, positives, scores, groups, vector_similarity(vectors), near, "cosine", pairs)
 
 
 _SCHEMA = pa.schema(

@@ -12,9 +12,9 @@ from jaxtyping import Float32, Int64
 
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.relations import Ragged
-from retrieval_cl.indexing import exact
 from retrieval_cl.mining.config import MiningConfig
 from retrieval_cl.runs.prepare import PreparedText
+from retrieval_cl.runs.sharing import Sharing
 from retrieval_cl.runs.text_miner import searched_rows
 from retrieval_cl.runs.vectors import Vectors
 from retrieval_cl.training.config import TrainingConfig
@@ -66,12 +66,17 @@ class Probe:
 
     def find(self, make_vectors: Callable[[], Vectors], run: Run) -> Int64[np.ndarray, "P k"]:
         """`search` where the run computes; `Remine` calls it."""
-        return self.search(make_vectors(), device=run.device)
+        vectors = make_vectors()
+        with vectors.sharing.together():
+            return self.search(vectors, device=run.device)
 
     def search(self, vectors: Vectors, *, device: torch.device | str) -> Int64[np.ndarray, "P k"]:
         """Passage rows of each query's best hits under the weights of the moment; -1 for a known one."""
         return self.search_among(
-            vectors.queries(self.queries), vectors.some_passages(self.passages), device=device
+            vectors.queries(self.queries),
+            vectors.some_passages(self.passages),
+            device=device,
+            sharing=vectors.sharing,
         )
 
     def search_among(
@@ -80,9 +85,10 @@ class Probe:
         passage_vectors: Float32[np.ndarray, "S D"],
         *,
         device: torch.device | str,
+        sharing: Sharing,
     ) -> Int64[np.ndarray, "P k"]:
-        """The same with vectors of `queries` and `passages`."""
-        found = exact.search(query_vectors, passage_vectors, k=self.k, device=device)
+        """The same with vectors of `queries` and `passages`; `sharing` says who searches."""
+        found = sharing.exact(passage_vectors, device=str(device))(query_vectors, self.k)
         rows = self.passages[found.rows]
         width = int(self.passages[-1]) + 1
         lines = np.arange(len(rows), dtype=np.int64)[:, None] * width

@@ -14,7 +14,6 @@ from jaxtyping import Float32, Int64
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.files import new_file
 from retrieval_cl.core.ranks import rank
-from retrieval_cl.indexing import exact
 from retrieval_cl.runs.probe import Probe
 from retrieval_cl.runs.vectors import Vectors
 from retrieval_cl.training.metrics import MetricsLog
@@ -144,7 +143,8 @@ class Refresh(Callback):
         *,
         device: str,
     ) -> RefreshFacts:
-        found = exact.search(queries, vectors[self._mined], k=self._depth, device=device)
+        sharing = self._make_vectors().sharing
+        found = sharing.exact(vectors[self._mined], device=device)(queries, self._depth)
         rows = self._mined[np.unique(found.rows[found.rows >= 0])]
         sample = self._probe.passages
         new = self._make_vectors().some_passages(sample)
@@ -153,7 +153,8 @@ class Refresh(Callback):
         # `new` itself is not kept: the sample would no longer be as stale as the rest, and measure nothing.
         probes = self._make_vectors().queries(self._probe.queries)
         whole, partial = (
-            self._probe.search_among(probes, among, device=device) for among in (new, vectors[sample])
+            self._probe.search_among(probes, among, device=device, sharing=sharing)
+            for among in (new, vectors[sample])
         )
         return RefreshFacts(
             encoded=len(rows),

@@ -58,7 +58,7 @@ def build_remining(
             "table it would take from is known"
         )
     probe = Probe.of(text, mining=mining, training=training)
-    fresh = partial(Vectors, text, encoder, precision=training.precision)
+    fresh = partial(Vectors, text, encoder, precision=training.precision, sharing=vectors.sharing)
     refresh = None
     if training.refresh == "candidates":
         mined = searched_rows(text, mining)

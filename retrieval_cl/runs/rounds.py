@@ -63,7 +63,8 @@ class RoundTask:
     ) -> tuple[NegativeTable, MinedFacts]:
         """The table of the round by the weights behind `vectors`; a function of them and the task alone.
 
-        `refresh` gives the passages' vectors where not all of them are embedded anew.
+        Whoever shares those takes part. `refresh` gives the passages' vectors where not all of them are
+        embedded anew.
         """
         started = perf_counter()
         train, num_queries = self.text.data.splits["train"], len(self.text.data.queries)
@@ -78,6 +79,7 @@ class RoundTask:
             seed=self.seed,
             round=round,
             device=device,
+            sharing=vectors.sharing,
         )
         positives = train.relevant(num_queries).take(train.judged_queries)
         scores = score_samples(table, queries, passages, positives=positives, seed=self.seed)
@@ -122,7 +124,7 @@ class RoundMiner:
 
     def __call__(self, run: Run) -> NegativeTable:
         """The table of the run's round."""
-        with self._watch("mine"):
+        with self._watch("mine"), self._vectors.sharing.together():
             table, facts = self.task(run, run.negatives).mine(
                 self._vectors, round=run.round, device=str(run.device), refresh=self._refresh
             )

@@ -19,12 +19,16 @@ from retrieval_cl.mining.estimate import HeldBack
 from retrieval_cl.mining.miner import mine
 from retrieval_cl.mining.samples import ScoreSamples, score_samples
 from retrieval_cl.mining.scorers import Reranker, vector_scorer
-from retrieval_cl.mining.searchers import build_search, exact_search
+from retrieval_cl.mining.searchers import faiss_search
 from retrieval_cl.mining.shingles import ShingleSets
 from retrieval_cl.mining.table import NegativeTable
 from retrieval_cl.runs.further_candidates import further_hits, reranker_of, shingles_of
 from retrieval_cl.runs.prepare import PreparedText
 from retrieval_cl.runs.remembering import remembering
+from retrieval_cl.runs.sharing import Alone, Sharing
+from retrieval_cl.sources.records import RetrievalData
+
+_ALONE = Alone()
 
 
 @final
@@ -79,6 +83,7 @@ class TextMiner:
         device: str,
         memory_bytes: int,
         round: int = 0,
+        sharing: Sharing = _ALONE,
     ) -> TextMiner:
         """Makes lists, index, reranker and shingles that the settings ask for.
 
@@ -93,6 +98,7 @@ class TextMiner:
             device: where exact search computes; a FAISS index has a place of its own.
             memory_bytes: of exact search.
             round: of mining.
+            sharing: who searches and scores; where it is among all ranks, each makes a miner and mines.
 
         Raises:
             InputError: what a setting names cannot be loaded or built.
@@ -115,11 +121,11 @@ class TextMiner:
             groups=np.unique(text.groups[among.rows], return_inverse=True)[1].astype(np.int64, copy=False),
             alone=alone,
             extra=among.extra(extra),
-            reranker=None if reranker is None else among.reranker(reranker),
+            reranker=None if reranker is None else sharing.reranker(among.reranker(reranker)),
             shingles=shingles_of(text, among.rows, config),
-            search=exact_search(vectors, device=device, memory_bytes=memory_bytes)
+            search=sharing.exact(vectors, device=device, memory_bytes=memory_bytes)
             if config.factory is None
-            else build_search(vectors, factory=config.factory),
+            else sharing.search(faiss_search(vectors, factory=config.factory)),
             config=config,
             seed=seed,
             round=round,
@@ -179,6 +185,11 @@ class TextMiner:
 
 def searched_rows(text: PreparedText, config: MiningConfig) -> Int64[np.ndarray, " S"]:
     """The passages that are searched: all, or those of train pairs, whatever dev and test judge."""
+    return rows_to_search(text.data, config)
+
+
+def rows_to_search(data: RetrievalData, config: MiningConfig) -> Int64[np.ndarray, " S"]:
+    """The same of data that were not tokenised yet."""
     if config.candidates == "all":
-        return np.arange(len(text.data.passages), dtype=np.int64)
-    return np.unique(text.data.splits["train"].relevant(len(text.data.queries)).values)
+        return np.arange(len(data.passages), dtype=np.int64)
+    return np.unique(data.splits["train"].relevant(len(data.queries)).values)

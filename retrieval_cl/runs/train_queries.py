@@ -13,7 +13,10 @@ from retrieval_cl.mining.config import MiningConfig
 from retrieval_cl.mining.counts import MiningCounts
 from retrieval_cl.mining.table import NegativeTable
 from retrieval_cl.runs.prepare import PreparedText
+from retrieval_cl.runs.sharing import Alone, Sharing
 from retrieval_cl.runs.text_miner import TextMiner
+
+_ALONE = Alone()
 
 
 def mine_train_queries(
@@ -26,6 +29,7 @@ def mine_train_queries(
     seed: int,
     round: int,
     device: str = "cpu",
+    sharing: Sharing = _ALONE,
 ) -> tuple[NegativeTable, MiningCounts]:
     """Mines a table; the arguments are those of `TextMiner.prepare`."""
     miner = TextMiner.prepare(
@@ -38,5 +42,6 @@ def mine_train_queries(
         round=round,
         device=device,
         memory_bytes=DEFAULT_MEMORY,
+        sharing=sharing,
     )
     return miner.mine()

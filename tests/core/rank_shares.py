@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from retrieval_cl.core.errors import InputError
+from retrieval_cl.core.errors import InputError, RankFailed
 from retrieval_cl.core.ranks import rank
 from retrieval_cl.core.shares import make_rows, make_rows_over_ranks, windows
-from retrieval_cl.core.together import RankFailed, together
+from retrieval_cl.core.together import together
 
 CPU = torch.device("cpu")
 

@@ -13,10 +13,18 @@ def test_settings_of_faiss_reach_it():
     assert faiss_settings(IndexConfig()) is None
 
 
-@pytest.mark.parametrize("given", [{"target_recall": 0.9}, {"recall_k": 5}, {"memory": "1GiB"}, {"gpus": 1}])
+@pytest.mark.parametrize(
+    "given", [{"target_recall": 0.9}, {"recall_k": 5}, {"memory": "1GiB"}, {"gpus": 1}, {"gpu_fp16": True}]
+)
 def test_setting_of_faiss_without_a_factory_is_an_error(given):
     with pytest.raises(InputError, match=f"index.{next(iter(given))} has no effect on exact search"):
         faiss_settings(IndexConfig(**given))
+
+
+def test_precision_on_gpus_without_gpus_is_an_error():
+    with pytest.raises(InputError, match=r"index\.gpu_fp16 has no effect without GPUs"):
+        faiss_settings(IndexConfig(factory="auto", gpus=0, gpu_fp16=False))
+    assert faiss_settings(IndexConfig(factory="auto", gpu_fp16=False)).fp16 is False
 
 
 def test_recall_is_measured_with_queries_outside_test_where_they_are_enough(tiny_data, monkeypatch):

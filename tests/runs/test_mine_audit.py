@@ -8,6 +8,7 @@ from retrieval_cl.mining.audit_config import AuditConfig
 from retrieval_cl.mining.audit_pairs import vector_similarity
 from retrieval_cl.mining.config import MiningConfig
 from retrieval_cl.mining.miner import mine
+from retrieval_cl.mining.near_queries import near_vectors_of
 from retrieval_cl.runs.mine_audit import Subject, audit_table, estimate_held_back, estimate_teacher
 
 FREE = {"relative_margin": None, "reranker": "x", "num_negatives": 3, "depth": 10}
@@ -36,7 +37,10 @@ def subject():
         reranker=lambda asked, rows: opinions[asked, rows],
     )
     scores = (queries * passages[:20]).sum(axis=1)
-    subject = Subject(table, positives, scores, np.arange(60), vector_similarity(passages), 0.5, "cosine")
+    pairs = near_vectors_of(queries, least=0.9, seed=0)
+    subject = Subject(
+        table, positives, scores, np.arange(60), vector_similarity(passages), 0.5, "cosine", pairs
+    )
     return subject, opinions
 
 

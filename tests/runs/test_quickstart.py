@@ -9,7 +9,7 @@ import pytest
 
 from retrieval_cl.runs.quickstart import quickstart
 from retrieval_cl.runs.recipes import control_config, quickstart_config
-from retrieval_cl.runs.search import Searcher
+from retrieval_cl.runs.search import Searcher, find_index
 
 SMALL = (
     "source.packages=[click]",
@@ -101,7 +101,7 @@ print(json.dumps([[rows[i]["_id"], float(scores[i])] for i in order]))
 
 def test_bare_sentence_transformers_finds_the_same_hits(done):
     question = "read a line of input from the user"
-    ours = Searcher(done.folder / "index").search(question, k=5)
+    ours = Searcher(find_index(done.folder / "index")).search(question, k=5)
     arguments = [done.folder / "model", done.folder / "data" / "corpus.jsonl", question]
     ran = subprocess.run(
         [sys.executable, "-c", BARE, *map(str, arguments)], capture_output=True, text=True, check=True

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from retrieval_cl.runs.probe import Probe
 from retrieval_cl.runs.refresh import Refresh, RefreshFacts
+from retrieval_cl.runs.sharing import Alone
 from retrieval_cl.runs.text_miner import searched_rows
 from retrieval_cl.runs.vectors import Vectors
 from retrieval_cl.training.config import TrainingConfig
@@ -80,7 +81,8 @@ def test_loss_is_that_of_the_probe_among_stale_and_new_vectors(make_refresh, que
     after = refresh.passages(queries(), device="cpu")
     facts, new = refresh._facts, Vectors(text, encoder, precision="fp32")
     whole = probe.search(new, device="cpu")
-    part = probe.search_among(new.queries(probe.queries), after[probe.passages], device="cpu")
+    among = after[probe.passages]
+    part = probe.search_among(new.queries(probe.queries), among, device="cpu", sharing=Alone())
     kept = [row in part[i] for i, rows in enumerate(whole) for row in rows if row >= 0]
     assert facts.lost_overlap == pytest.approx(1 - np.mean(kept)) and facts.lost_overlap > 0
     cosines = (before * new.passages()).sum(axis=1)[probe.passages]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from retrieval_cl.core import shares
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.temperature import Temperature
 from retrieval_cl.methods.dual_encoder import DualEncoder
@@ -37,6 +38,20 @@ def test_some_passages_are_rows_of_all(text, encoder):
     vectors = Vectors(text, encoder, precision="fp32")
     assert np.array_equal(vectors.passages()[rows], vectors.some_passages(rows))
     assert np.allclose(alone, vectors.some_passages(rows), atol=1e-6)
+
+
+def test_a_broken_vector_is_named_by_its_row_of_the_corpus(text, encoder, monkeypatch):
+    monkeypatch.setattr(shares, "MIN_ROWS", 4)
+    token = int(encoder.tokenize(["count"], kind="passage").values[0])
+    broken = [row for row in range(48) if token in text.passage_tokens[row]]
+    with torch.no_grad():
+        next(encoder.parameters())[token] = float("nan")
+    vectors = Vectors(text, encoder, precision="fp32")
+    with pytest.raises(InputError, match=rf"passage row ({'|'.join(map(str, broken))}) is NaN"):
+        vectors.passages()
+    with pytest.raises(InputError, match=rf"passage row {broken[-1]} is NaN"):
+        vectors.some_passages(np.array([0, broken[-1]]))
+    assert min(broken) > 8 and len(broken) < 12
 
 
 def test_snippet_shows_the_part_with_most_of_the_wanted_words():

@@ -80,27 +80,25 @@ def built(kernel, types, constants, **options):
     source = ASTSource(kernel, signature, constants, aligned)
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
-for capability in (80, 90):
-    for half in ("*bf16", "*fp16"):
-        shared = {"WIDTH": 768, "BLOCK": 32, "UPCAST": False}
-        integers = {"stride_query": "i32", "stride_passage": "i32", "num_passages": "i32"}
-        first = built(
-            topk_jit.block_maxima,
-            {"queries": half, "passages": half, "out": "*fp32", "num_queries": "i32", "stride_out": "i32",
-             "num_row_tiles": "i32", **integers},
-            {"ROWS": topk.ROWS, "COLUMNS": topk.COLUMNS, "DEPTH": topk.DEPTH, **shared},
-            num_warps=topk.WARPS, num_stages=topk.STAGES,
-        )
-        second = built(
-            topk_jit.chosen_products,
-            {"queries": half, "passages": half, "chosen": "*i64", "out": "*fp32", "num_chosen": "i32",
-             "num_parts": "i32", **integers},
-            {"BLOCKS": topk.BLOCKS_AT_ONCE, "DEPTH": topk.CHOSEN_DEPTH, **shared},
-            num_warps=topk.CHOSEN_WARPS,
-        )
-        print(capability, half, first.metadata.shared, second.metadata.shared)
-        assert first.metadata.shared < 163 * 1024
-        assert ("mma" in first.asm["ptx"]) and ".local" not in first.asm["ptx"]
+tile = topk.HALF_TILE
+shared = {"WIDTH": 768, "BLOCK": 16, "UPCAST": False}
+types = {"queries": "*bf16", "passages": "*bf16", "out": "*fp32"}
+types |= {"stride_query": "i32", "stride_passage": "i32", "num_passages": "i32"}
+for capability, instruction in ((80, "mma.sync"), (90, "wgmma")):
+    first = built(
+        topk_jit.block_maxima,
+        {**types, "num_queries": "i32", "stride_out": "i32", "num_row_tiles": "i32"},
+        {"ROWS": tile.rows, "COLUMNS": tile.columns, "DEPTH": tile.depth, **shared},
+        num_warps=tile.warps, num_stages=tile.stages,
+    )
+    assert instruction in first.asm["ptx"] and first.metadata.shared < 163 * 1024
+    second = built(
+        topk_jit.chosen_products,
+        {**types, "chosen": "*i64", "num_chosen": "i32", "num_parts": "i32"},
+        {"BLOCKS": topk.BLOCKS_AT_ONCE, "DEPTH": topk.CHOSEN_DEPTH, **shared},
+        num_warps=topk.CHOSEN_WARPS,
+    )
+    assert second.metadata.shared < 48 * 1024
 """
 
 
