@@ -50,7 +50,7 @@ from side_by_side import (
 from retrieval_cl.encoders.cross_encoder import TextReranker
 from retrieval_cl.encoders.text import TextEncoder
 from retrieval_cl.mining.config import MiningConfig
-from retrieval_cl.mining.export import write_triplets
+from retrieval_cl.mining.export import write_texts
 from retrieval_cl.mining.miner import mine
 from retrieval_cl.mining.table import NegativeTable
 from retrieval_cl.sources.normalise import group_rows
@@ -112,9 +112,10 @@ def run_ours(
         round=0,
         reranker=scorer,
     )
-    write_triplets(
+    write_texts(
         folder / "triplets.parquet",
         table,
+        shape="triplets",
         queries=data.queries,
         passages=data.passages,
         positives=data.positives,

@@ -128,9 +128,12 @@ def _describe(error: ValidationError, places: Places, model: type[Settings]) -> 
     key = tuple(str(part) for part in first["loc"])
     above = [key[:end] for end in range(len(key), 0, -1)]
     below = [place for place in places if place[: len(key)] == key and place != key]
-    # Where a section is at odds with itself, the place of a key that the message names says most.
-    named = [place for place in below if place[-1] in re.findall(r"\w+", str(first["msg"]))]
-    place = next((places[one] for one in (*named, *above, *below) if one in places), "")
+    # Where a section is at odds with itself, the place of a key that the message names says most, and of
+    # those what came last: the command line, after the file.
+    words = set(re.findall(r"\w+", str(first["msg"])))
+    typed = [place for place in below if places[place].startswith("--")]
+    named = [place for place in (*typed, *below) if words & set(place[len(key) :])]
+    place = next((places[one] for one in (*named, *typed, *above, *below) if one in places), "")
     more = f" (and {len(others)} more)" if others else ""
     return (
         f"{place}: {_problem(first, key, model)}{more}" if place else f"{_problem(first, key, model)}{more}"

@@ -76,6 +76,14 @@ def test_cached_steps_are_measured_beside_the_plain_one(run):
 
 
 @pytest.mark.slow
+def test_exact_search_is_measured_beside_products_faiss_and_an_int8_pass(run):
+    pytest.importorskip("faiss")
+    rows, printed = run("exact_search", "--only", "rate", "--only", "faiss", "--only", "int8")
+    assert_rows(rows, printed)
+    assert [row["unit"] for row in rows] == ["GFLOP/s", "s", "GFLOP/s", "s", "GFLOP/s", "s", "passages"]
+
+
+@pytest.mark.slow
 def test_mining_is_measured_beside_its_peer_and_finds_the_same_negatives(run):
     rows, printed = run("mine", "--only", "time", "--only", "negatives", "--only", "reranker")
     assert_rows(rows, printed)
@@ -140,7 +148,7 @@ def test_gpu_section_of_the_loss_runs(name, cpu_as_gpu):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["steps", "fitted"])
+@pytest.mark.parametrize("name", ["steps", "fitted", "search", "encode", "cycle"])
 def test_gpu_section_of_a_step_runs(name, cpu_as_gpu):
     assert_section_runs(name)
 

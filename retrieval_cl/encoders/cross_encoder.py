@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, final, runtime_checkable
 
 import numpy as np
+import torch
 from jaxtyping import Float32, Int64
 
 from retrieval_cl.core.errors import InputError
-from retrieval_cl.encoders.quiet import no_progress_bars
+from retrieval_cl.encoders.load import load_somewhere
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
+
+_NAME = "mining.reranker"
+_WANTED = "the folder of a cross-encoder (it holds config.json)"
 
 
 @runtime_checkable
@@ -62,17 +68,58 @@ def load_reranker(
     """The cross-encoder of a folder or model id.
 
     Raises:
-        InputError: it cannot be loaded.
+        InputError: it cannot be loaded, or gives more than one score a pair.
     """
-    from sentence_transformers import CrossEncoder
+    return TextReranker(_load(path, device=device), queries=queries, passages=passages)
 
+
+def check_reranker(path: str) -> None:
+    """Loads the cross-encoder and lets it go again.
+
+    Raises:
+        InputError: as `load_reranker`, or some of its weights are random: an encoder of single texts loads
+            as well, with a head that knows nothing.
+    """
+    states = []
+    with torch.random.fork_rng(devices=[]):
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            states.append(_load(path, device="cpu").state_dict())
+    first, other = states
+    if drawn := [name for name in first if not torch.equal(first[name], other[name])]:
+        raise InputError(
+            f"{_NAME} '{path}': no cross-encoder: {drawn[0].rpartition('model.')[2]} is not among its "
+            f"weights; give {_WANTED} or a Hugging Face id such as org/name"
+        )
+
+
+def _load(path: str, *, device: str) -> CrossEncoder:
+    def load(path: str, local_files_only: bool) -> CrossEncoder:
+        from sentence_transformers import CrossEncoder
+
+        with _silent():
+            return CrossEncoder(path, device=device, local_files_only=local_files_only)
+
+    model = load_somewhere(load, path, name=_NAME, wanted=_WANTED)
+    if model.num_labels != 1:
+        raise InputError(
+            f"{_NAME} '{path}': gives {model.num_labels} scores a pair; a reranker gives one (num_labels 1)"
+        )
+    return model
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    # What is missing is said in one line by `check_reranker`; transformers prints a table of it.
+    levels = {name: logging.getLogger(name) for name in ("transformers", "sentence_transformers")}
+    before = {name: logger.level for name, logger in levels.items()}
     try:
-        with no_progress_bars():
-            model: CrossEncoder = CrossEncoder(path, device=device)
-    except Exception as error:  # the model libraries raise anything, down to KeyError
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"mining.reranker '{path}': cannot be loaded: {reason}") from error
-    return TextReranker(model, queries=queries, passages=passages)
+        for logger in levels.values():
+            logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        for name, logger in levels.items():
+            logger.setLevel(before[name])
 
 
 def _lengths(texts: Sequence[str]) -> Int64[np.ndarray, " T"]:

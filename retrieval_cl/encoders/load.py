@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from jaxtyping import Int64
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from retrieval_cl.encoders.text import TextEncoder
 
+Loaded = TypeVar("Loaded")
 GivenTexts = Sequence[str] | Callable[[], Sequence[str]]
 _TRAINED = "a sentence-transformers folder (it holds modules.json)"
 _BARE = "a transformers folder (it holds config.json)"
@@ -77,6 +78,39 @@ def load_encoder(path: str | Path, *, name: str = "model") -> TextEncoder:
     return TextEncoder(_load_trained(str(path), name=name))
 
 
+def load_somewhere(load: Callable[[str, bool], Loaded], path: str, *, name: str, wanted: str) -> Loaded:
+    """Loads a folder, or a model id: from the local cache where it is there, else from the hub.
+
+    Args:
+        load: gets the folder or id, and whether to keep to what is on this disk.
+        path: the folder or id.
+        name: what errors call it, such as the key of the settings it comes from.
+        wanted: what a folder should be, in words.
+
+    Raises:
+        InputError: it is nowhere, or cannot be loaded.
+    """
+    folder = Path(path).expanduser()
+    missing = f"{name} '{path}': no such folder, nor a model in the local cache"
+    valid = f"give {wanted} or a Hugging Face id such as org/name"
+    with no_progress_bars():
+        try:
+            return load(str(folder) if folder.is_dir() else path, True)
+        except InputError:
+            raise
+        except Exception as error:  # the model libraries raise anything, down to KeyError
+            if folder.is_dir():
+                raise InputError(f"{name} '{path}': cannot be loaded: {_first_line(error)}") from error
+        if path.count("/") > 1 or path.startswith((".", "~", "/")):
+            raise InputError(f"{missing}; {valid}")
+        if not _hub_answers():
+            raise InputError(f"{missing}, and huggingface.co does not answer (offline?); {valid}")
+        try:
+            return load(path, False)
+        except Exception as error:
+            raise InputError(f"{missing}, and from huggingface.co: {_first_line(error)}; {valid}") from error
+
+
 def _make_static(
     config: EncoderConfig,
     corpus_texts: GivenTexts,
@@ -118,7 +152,7 @@ def _load_trained(path: str, *, name: str) -> SentenceTransformer:
 
         return SentenceTransformer(path, device="cpu", local_files_only=local_files_only).float()
 
-    return _load_somewhere(load, path, name=name, wanted=_TRAINED)
+    return load_somewhere(load, path, name=name, wanted=_TRAINED)
 
 
 def _load_bare(path: str, *, pooling: str) -> SentenceTransformer:
@@ -137,32 +171,7 @@ def _load_bare(path: str, *, pooling: str) -> SentenceTransformer:
         pooled = [body, Pooling(body.get_embedding_dimension(), pooling), Normalize()]
         return SentenceTransformer(modules=pooled, device="cpu").float()
 
-    return _load_somewhere(load, path, name="encoder.path", wanted=_BARE)
-
-
-def _load_somewhere(
-    load: Callable[[str, bool], SentenceTransformer], path: str, *, name: str, wanted: str
-) -> SentenceTransformer:
-    """Loads a folder, or a model id: from the local cache where it is there, else from the hub."""
-    folder = Path(path).expanduser()
-    missing = f"{name} '{path}': no such folder, nor a model in the local cache"
-    valid = f"give {wanted} or a Hugging Face id such as org/name"
-    with no_progress_bars():
-        try:
-            return load(str(folder) if folder.is_dir() else path, True)
-        except InputError:
-            raise
-        except Exception as error:  # the model libraries raise anything, down to KeyError
-            if folder.is_dir():
-                raise InputError(f"{name} '{path}': cannot be loaded: {_first_line(error)}") from error
-        if path.count("/") > 1 or path.startswith((".", "~", "/")):
-            raise InputError(f"{missing}; {valid}")
-        if not _hub_answers():
-            raise InputError(f"{missing}, and huggingface.co does not answer (offline?); {valid}")
-        try:
-            return load(path, False)
-        except Exception as error:
-            raise InputError(f"{missing}, and from huggingface.co: {_first_line(error)}; {valid}") from error
+    return load_somewhere(load, path, name="encoder.path", wanted=_BARE)
 
 
 def _hub_answers() -> bool:

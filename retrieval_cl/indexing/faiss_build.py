@@ -34,17 +34,23 @@ def seed(faiss: Any, index: Any, *, seed: int) -> None:
         ivf.cp.seed = seed
 
 
+def check_lists(faiss: Any, index: Any, *, num_rows: int, what: str) -> int:
+    """The lists of an index, 1 where it has none. Raises InputError where they are more than the rows."""
+    ivf = faiss.try_extract_index_ivf(index)
+    lists = 1 if ivf is None else int(ivf.nlist)
+    if lists > num_rows:
+        raise InputError(
+            f"{what}: {lists} lists need at least {lists} rows to train on (39 a list are good); "
+            f"take at most {max(1, num_rows // 39)} lists, or 'Flat', 'HNSW32', 'auto'"
+        )
+    return lists
+
+
 def sample(
     faiss: Any, index: Any, rows: Rows, *, seed: int, memory_bytes: int | None, what: str
 ) -> Float32[np.ndarray, "M D"]:
     """Rows to train on, in order; k-means may copy them once, so that they take a quarter of the memory."""
-    ivf = faiss.try_extract_index_ivf(index)
-    lists = 1 if ivf is None else int(ivf.nlist)
-    if lists > len(rows):
-        raise InputError(
-            f"{what}: {lists} lists need at least {lists} rows to train on (39 a list are good); "
-            f"take at most {max(1, len(rows) // 39)} lists, or 'Flat', 'HNSW32', 'auto'"
-        )
+    lists = check_lists(faiss, index, num_rows=len(rows), what=what)
     most = max(_MANY_TRAIN_ROWS, _LEAST_ROWS_A_LIST * lists)
     count = min(len(rows), max(_CODE_TRAIN_ROWS, min(_ROWS_A_LIST * lists, most)))
     if memory_bytes is not None:
@@ -75,8 +81,10 @@ def train(faiss: Any, index: Any, sample: Float32[np.ndarray, "M D"], *, gpus: i
     ivf.clustering_index = None
 
 
-def add(faiss: Any, index: Any, rows: Rows, *, memory_bytes: int | None, what: str) -> None:
-    """Adds all rows; after the first few it is known what a row takes."""
+def add(
+    faiss: Any, index: Any, rows: Rows, *, memory_bytes: int | None, gpus: int, what: str, say: Say
+) -> None:
+    """Adds all rows; after the first few it is known what a row takes. So many GPUs say into which list."""
     empty, first = _size(faiss, index), min(_PROBE_ROWS, len(rows))
     index.add(_read(rows, 0, first))
     step = _ADD_ROWS
@@ -88,8 +96,9 @@ def add(faiss: Any, index: Any, rows: Rows, *, memory_bytes: int | None, what: s
                 "raise index.memory, or take smaller codes (SQ8, PQ), or 'auto', which chooses what fits"
             )
         step = max(1, min(step, memory_bytes // 16 // (4 * rows.dim)))
-    for start in range(first, len(rows), step):
-        index.add(_read(rows, start, start + step))
+    with faiss_gpu.lists_found_on(faiss, index, num_gpus=gpus, say=say):
+        for start in range(first, len(rows), step):
+            index.add(_read(rows, start, start + step))
 
 
 def _read(rows: Rows, start: int, stop: int) -> Float32[np.ndarray, "R D"]:

@@ -37,11 +37,11 @@ class Knob:
 
 @final
 class FaissIndex:
-    """A trained index over all passages; row numbers are its ids."""
+    """A trained index over all passages; row numbers are its ids. May have a copy on GPUs that searches."""
 
-    def __init__(self, index: Any, *, on_gpu: bool = False) -> None:
+    def __init__(self, index: Any, *, copy: Any | None = None) -> None:
         self._index = index
-        self._on_gpu = on_gpu
+        self._copy = copy
 
     @classmethod
     def build(
@@ -64,7 +64,8 @@ class FaissIndex:
             factory: what `faiss.index_factory` takes, or 'auto'.
             seed: of the sample trained on and of k-means.
             memory_bytes: bound on what is allocated beside the vectors; None: none.
-            num_gpus: that train the lists; None: all that faiss sees. Rows are added on the CPU.
+            num_gpus: that train the lists and sort rows into them; None: all that faiss sees. The index
+                itself is filled on the CPU; `on_gpus` copies it.
             say: gets a line where something is not done as asked.
 
         Raises:
@@ -78,6 +79,7 @@ class FaissIndex:
         if not len(rows):
             raise InputError("no vectors; a FAISS index needs at least one")
         what = f"faiss factory '{factory}' for {len(rows)} vectors of dim {rows.dim}"
+        gpus = faiss_gpu.count_gpus(faiss, wanted=num_gpus, say=say)
         try:
             index = faiss.index_factory(rows.dim, factory, faiss.METRIC_INNER_PRODUCT)
             faiss_build.seed(faiss, index, seed=seed)
@@ -85,11 +87,9 @@ class FaissIndex:
                 sample = faiss_build.sample(
                     faiss, index, rows, seed=seed, memory_bytes=memory_bytes, what=what
                 )
-                faiss_build.train(
-                    faiss, index, sample, gpus=faiss_gpu.count_gpus(faiss, wanted=num_gpus, say=say), say=say
-                )
+                faiss_build.train(faiss, index, sample, gpus=gpus, say=say)
                 del sample
-            faiss_build.add(faiss, index, rows, memory_bytes=memory_bytes, what=what)
+            faiss_build.add(faiss, index, rows, memory_bytes=memory_bytes, gpus=gpus, what=what, say=say)
         except RuntimeError as error:
             raise InputError(f"{what}: {last_line(error)}") from None
         _search_widely(faiss, index)
@@ -110,11 +110,17 @@ class FaissIndex:
         faiss = load_faiss("the index")
         ivf = faiss.try_extract_index_ivf(self._index)
         if ivf is not None:
-            return Knob("nprobe", int(ivf.nprobe), int(ivf.nlist))
+            most = int(ivf.nlist) if self._copy is None else min(int(ivf.nlist), faiss_gpu.MOST_HITS)
+            return Knob("nprobe", int(ivf.nprobe), most)
         graph = _graph(faiss, self._index)
         if graph is None:
             return None
         return Knob("efSearch", int(graph.hnsw.efSearch), max(1, min(_MOST_EF, len(self))))
+
+    @property
+    def most_hits(self) -> int:
+        """Hits a query that a search can give."""
+        return len(self) if self._copy is None else min(len(self), faiss_gpu.MOST_HITS)
 
     def turn(self, value: int) -> None:
         """Sets the knob; an index without one takes nothing."""
@@ -122,6 +128,8 @@ class FaissIndex:
         ivf = faiss.try_extract_index_ivf(self._index)
         if ivf is not None:
             ivf.nprobe = value
+            if self._copy is not None:
+                faiss.GpuParameterSpace().set_index_parameter(self._copy, "nprobe", value)
             return
         graph = _graph(faiss, self._index)
         assert graph is not None
@@ -135,40 +143,48 @@ class FaissIndex:
         """
         if k < 1:
             raise InputError(f"k is {k}; expected at least 1 hit a query")
-        if self._on_gpu:
+        if self._copy is not None:
             faiss_gpu.check_limits(k, None)
+        index = self._index if self._copy is None else self._copy
         try:
-            scores, rows = self._index.search(np.ascontiguousarray(queries), k)
+            scores, rows = index.search(np.ascontiguousarray(queries), k)
         except RuntimeError as error:
             raise InputError(f"faiss refuses a search for k = {k}: {last_line(error)}") from None
         return Hits(np.where(rows < 0, -np.inf, scores).astype(np.float32), rows.astype(np.int64))
 
     def on_gpus(
-        self, *, num_gpus: int | None = None, fp16: bool = True, say: Say = lambda line: None
+        self,
+        *,
+        num_gpus: int | None = None,
+        fp16: bool = True,
+        at_most: bool = False,
+        say: Say = lambda line: None,
     ) -> FaissIndex:
-        """A copy on GPUs to search with; this index where there are none or they cannot hold it, and a line.
+        """This index with a copy on GPUs that searches; itself where there are none or they cannot hold it.
 
         Args:
-            num_gpus: several hold a share of the rows each; None: all that faiss sees.
+            num_gpus: several hold a share of the rows each; None: all that faiss sees; 0: none.
             fp16: float16 vectors and tables there.
-            say: gets that line.
+            at_most: take fewer where faiss sees fewer: the index may have been made on another machine.
+            say: gets a line where GPUs are there and the index stays on the CPU.
 
         Raises:
             InputError: more GPUs than faiss sees, or the search looks into more lists than a GPU takes.
         """
         faiss = load_faiss("the index")
+        if num_gpus is not None and at_most:
+            num_gpus = min(num_gpus, int(faiss.get_num_gpus()))
         gpus = faiss_gpu.count_gpus(faiss, wanted=num_gpus, say=say)
         if not gpus:
             return self
         knob = self.knob
         if knob is not None and knob.name == "nprobe":
             faiss_gpu.check_limits(1, knob.value)
-        placed = faiss_gpu.to_gpus(faiss, self._index, num_gpus=gpus, fp16=fp16, say=say)
-        return self if placed is self._index else FaissIndex(placed, on_gpu=True)
+        copy = faiss_gpu.to_gpus(faiss, self._index, num_gpus=gpus, fp16=fp16, say=say)
+        return self if copy is self._index else FaissIndex(self._index, copy=copy)
 
     def save(self, path: Path) -> None:
         """Writes faiss's own format, with the knob as it is set: `faiss.read_index` reads it too."""
-        assert not self._on_gpu
         load_faiss("the index").write_index(self._index, str(path))
 
     @classmethod
@@ -183,6 +199,44 @@ class FaissIndex:
             return cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY))
         except RuntimeError as error:
             raise InputError(f"{path}: no readable faiss index: {last_line(error)}") from None
+
+
+def check_factory(
+    factory: str,
+    *,
+    key: str,
+    num_rows: int,
+    dim: int,
+    memory_bytes: int | None = None,
+    target_recall: float | None = None,
+) -> None:
+    """Refuses what `FaissIndex.build` would refuse of a factory string, before there are vectors.
+
+    Args:
+        factory: what `faiss.index_factory` takes, or 'auto'.
+        key: of the settings, for messages.
+        num_rows: vectors there will be.
+        dim: numbers a vector.
+        memory_bytes: bound of the build that 'auto' has to keep to; None: none.
+        target_recall: that 'auto' has to reach; None: none.
+
+    Raises:
+        InputError: faiss is not installed, does not know the string for such vectors, it has more lists
+            than there will be rows, or 'auto' knows none that does.
+    """
+    faiss = load_faiss(factory)
+    if factory == "auto":
+        choose(num_rows, dim, memory_bytes=memory_bytes, target_recall=target_recall)
+        return
+    what = f"{key} '{factory}' for {num_rows:,} vectors of dim {dim}"
+    try:
+        index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        raise InputError(
+            f"{what}: FAISS refuses it ({last_line(error)}); valid are its factory strings, such as "
+            "'Flat', 'HNSW32', 'IVF256,SQ8', and 'auto'"
+        ) from None
+    faiss_build.check_lists(faiss, index, num_rows=num_rows, what=what)
 
 
 def load_faiss(wanted: str) -> Any:

@@ -26,6 +26,9 @@ class AuditConfig(Settings):
     near_text: float = Field(
         0.8, gt=0, le=1, description="Jaccard similarity of word 3-shingles from which texts are nearly equal"
     )
+    near_query: float = Field(
+        0.8, gt=0, le=1, description="Jaccard similarity of their words from which queries are nearly equal"
+    )
     near_vector: float = Field(
         0.98, gt=-1, le=1, description="cosine from which vectors are nearly equal, where there are no texts"
     )

@@ -62,10 +62,24 @@ def shorten(extra: Mapping[str, Hits], quotas: Mapping[str, Quota]) -> dict[str,
 
 
 def check_quotas(quotas: Mapping[str, Quota], *, extra: Collection[str]) -> None:
-    """Raises InputError where a quota is set for a source that gives no candidates."""
-    there = ["dense", "random", *extra]
+    """Raises InputError where a quota is set for a source that gives no candidates.
+
+    Args:
+        quotas: by source.
+        extra: the sources that there are beside the dense search and chance.
+    """
+    there = [source for source in SOURCES if source in ("dense", "random", *extra)]
     if missing := [source for source in quotas if source not in there]:
         raise InputError(
-            f"mining.quotas.{missing[0]}: no candidates from '{missing[0]}' here; there are "
-            f"{', '.join(dict.fromkeys(there))}"
+            f"mining.quotas.{missing[0]}: nothing gives candidates of source '{missing[0]}' here"
+            f"{_GIVEN_BY[missing[0]]}; sources here: {', '.join(there)}"
         )
+
+
+_GIVEN_BY = {
+    "lexical": " (it needs texts)",
+    "second": ", set mining.second_model",
+    "previous": " (only training in rounds has an older table)",
+    "given": " (the data name no negatives)",
+    "other": " (only a caller in Python gives such a list)",
+}

@@ -137,13 +137,12 @@ def _suspect_list(one: SuspectList) -> list[Html]:
 
 def _card(suspect: Suspect) -> Html:
     ask = element("div", element("b", clip(suspect.query, MAX_QUERY)), class_="ask")
-    sides = (("known right answer", suspect.positive), ("negative", suspect.negative))
-    lists = element("div", *(_side(name, found, suspect.why) for name, found in sides), class_="lists")
-    return element("div", ask, lists, class_="card")
+    known, doubtful = suspect.sides
+    sides = (_side(known, suspect.positive, ""), _side(doubtful, suspect.negative, suspect.why))
+    return element("div", ask, element("div", *sides, class_="lists"), class_="card")
 
 
-def _side(name: str, found: Found, why: str) -> Html:
-    said = why if name == "negative" else ""
+def _side(name: str, found: Found, said: str) -> Html:
     head = element("h4", element("span", name), element("span", said))
     text = element("pre", clip(found.snippet, MAX_SNIPPET)) if found.snippet else Html("")
     return element("div", head, element("p", found.title, class_="mono"), text, class_="list")

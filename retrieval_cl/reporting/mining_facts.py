@@ -16,12 +16,14 @@ class Suspect:
 
     Attributes:
         why: The measure in a few words.
+        sides: What the two are called.
     """
 
     query: str
     positive: Found
     negative: Found
     why: str
+    sides: tuple[str, str] = ("known right answer", "negative")
 
 
 @final

@@ -7,14 +7,17 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Int64
 
+from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.hits import Hits
 from retrieval_cl.encoders.cross_encoder import TextReranker, load_reranker
 from retrieval_cl.encoders.load import load_encoder
+from retrieval_cl.encoders.text import TextEncoder
 from retrieval_cl.encoders.words import split_words
 from retrieval_cl.indexing.bm25 import Lexical
 from retrieval_cl.mining.config import MiningConfig
 from retrieval_cl.mining.searchers import exact_search
 from retrieval_cl.mining.shingles import ShingleSets
+from retrieval_cl.runs.models import find_model
 from retrieval_cl.runs.prepare import PreparedText
 from retrieval_cl.runs.systems import DEFAULT_B, DEFAULT_K1
 from retrieval_cl.sources.word_ids import word_ids
@@ -44,12 +47,25 @@ def further_hits(
         words = Lexical.fit(split_words(passages), k1=DEFAULT_K1, b=DEFAULT_B)
         found["lexical"] = words.search(split_words(queries), k=min(config.depth, len(rows)))
     if config.second_model is not None and "second" not in given:
-        encoder = load_encoder(config.second_model, name="mining.second_model").to(device)
+        encoder = second_encoder(config.second_model).to(device)
         search = exact_search(encoder.encode(passages, kind="passage"), device=device)
         found["second"] = search(encoder.encode(queries, kind="query"), min(config.depth, len(rows)))
     return {
         name: Hits(hits.scores, np.where(hits.rows < 0, -1, rows[hits.rows])) for name, hits in found.items()
     }
+
+
+def second_encoder(path: str) -> TextEncoder:
+    """The second model of the settings: a sentence-transformers folder, a run that holds one, or an id.
+
+    Raises:
+        InputError: there is none, or it cannot be loaded.
+    """
+    try:
+        found = find_model(path)
+    except InputError as error:
+        raise InputError(f"mining.second_model {error}") from None
+    return load_encoder(found.path, name="mining.second_model")
 
 
 def reranker_of(text: PreparedText, config: MiningConfig, *, device: str = "cpu") -> TextReranker | None:

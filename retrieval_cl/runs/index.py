@@ -16,7 +16,7 @@ from retrieval_cl.encoders.load import load_encoder
 from retrieval_cl.encoders.text import TextEncoder
 from retrieval_cl.indexing.approximate import Approximate, FaissSettings
 from retrieval_cl.indexing.budget import parse_memory
-from retrieval_cl.indexing.faiss_index import load_faiss
+from retrieval_cl.indexing.faiss_index import check_factory, load_faiss
 from retrieval_cl.indexing.folder import write_index
 from retrieval_cl.indexing.recall import MOST_QUERIES
 from retrieval_cl.runs.config import IndexConfig
@@ -44,6 +44,7 @@ class Indexed:
         words: BM25's settings; None where it holds no words.
         seconds: in all.
         faiss: factory, measured recall and search settings; None where it is searched exactly.
+        what: is in it.
     """
 
     folder: Path
@@ -51,6 +52,7 @@ class Indexed:
     words: str | None
     seconds: float
     faiss: str | None = None
+    what: str = "passages"
 
 
 def index_corpus(
@@ -78,9 +80,19 @@ def index_corpus(
         InputError: data or model are missing or broken, or FAISS refuses the factory.
     """
     watch = Stopwatch()
+    faiss = faiss_settings(config.index)
     data = load(config.source) if corpus is None else None
     passages = data.passages if data is not None else read_texts(_given(corpus))
     encoder = on_device(load_encoder(model.path))
+    if faiss is not None:
+        check_factory(
+            faiss.factory,
+            key="index.factory",
+            num_rows=len(passages),
+            dim=encoder.dim,
+            memory_bytes=faiss.memory_bytes,
+            target_recall=faiss.target_recall,
+        )
     say(f"{len(passages):,} passages; encoding")
     words = weigh_words(passages, data=data, config=config.index) if config.index.lexical else None
     built = write_passage_index(
@@ -162,7 +174,7 @@ def faiss_settings(config: IndexConfig) -> FaissSettings | None:
     """
     given = {
         name: getattr(config, name)
-        for name in ("target_recall", "recall_k", "memory", "gpus")
+        for name in ("target_recall", "recall_k", "memory", "gpus", "gpu_fp16")
         if getattr(config, name) is not None
     }
     if config.factory is None:
@@ -171,12 +183,15 @@ def faiss_settings(config: IndexConfig) -> FaissSettings | None:
                 f"index.{next(iter(given))} has no effect on exact search; set index.factory, as to 'auto'"
             )
         return None
+    if config.gpus == 0 and config.gpu_fp16 is not None:
+        raise InputError("index.gpu_fp16 has no effect without GPUs; drop it, or index.gpus 0")
     return FaissSettings(
         factory=config.factory,
         target_recall=config.target_recall,
         k=config.recall_k or 10,
         memory_bytes=None if config.memory is None else parse_memory(str(config.memory)),
         num_gpus=config.gpus,
+        fp16=config.gpu_fp16 is not False,
     )
 
 

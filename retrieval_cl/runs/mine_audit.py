@@ -39,6 +39,7 @@ from retrieval_cl.mining.estimate import (
     sweep_teacher,
     teacher_rate,
 )
+from retrieval_cl.mining.near_queries import NearQueries, QueryPairs, with_other_answers
 from retrieval_cl.mining.rates import MARGINS, Rate, SweepPoint, recommend
 from retrieval_cl.mining.rules import strongest_positive, weakest_positive
 from retrieval_cl.mining.table import NegativeTable
@@ -61,6 +62,7 @@ class Subject:
         similarity: of two passages.
         near: similarity from which on they are nearly equal.
         measure: what the similarity is, in words.
+        query_pairs: rows of the table whose queries are nearly equal.
     """
 
     table: NegativeTable
@@ -70,6 +72,7 @@ class Subject:
     similarity: Similarity
     near: float
     measure: str
+    query_pairs: QueryPairs
 
 
 @final
@@ -81,6 +84,7 @@ class Audit:
     near: NearPairs
     by_score: Suspects
     by_similarity: Suspects
+    near_queries: NearQueries
     judged: Mapping[str, JudgedFacts]
     difference: TableDifference | None
 
@@ -92,6 +96,7 @@ class Audit:
             "near_within": dataclasses.asdict(self.near),
             "at_or_above_positive": self.by_score.count,
             "near_a_positive": self.by_similarity.count,
+            "near_queries": self.near_queries.to_dict(),
             "judged": {split: dataclasses.asdict(facts) for split, facts in self.judged.items()},
             "difference": None
             if difference is None
@@ -148,6 +153,9 @@ def audit_table(
         by_score=by_score(table, scores, positives=positives, positive_scores=positive_scores, most=SUSPECTS),
         by_similarity=by_similarity(
             table, subject.similarity, positives=positives, least=subject.near, most=SUSPECTS
+        ),
+        near_queries=with_other_answers(
+            subject.query_pairs, table, positives=positives, groups=subject.groups, most=SUSPECTS
         ),
         judged={
             split: count_judged(table, relevant=relevant, same_query=same)

@@ -13,6 +13,7 @@ from retrieval_cl.mining.audit import TableDifference
 from retrieval_cl.mining.audit_config import AuditConfig
 from retrieval_cl.mining.audit_pairs import Suspects
 from retrieval_cl.mining.config import MiningConfig
+from retrieval_cl.mining.near_queries import NearQueries
 from retrieval_cl.reporting.facts import Found
 from retrieval_cl.reporting.mining_facts import AuditFacts, EstimateFacts, Suspect, SuspectList
 from retrieval_cl.reporting.wording import count, decimal, percent
@@ -72,6 +73,7 @@ def audit_facts(audit: Audit, subject: Subject, *, naming: Naming) -> AuditFacts
                     why=lambda measure: f"{subject.measure} {decimal(measure, digits=2)}",
                 ),
             ),
+            _near_queries(audit.near_queries, subject, naming=naming),
         ],
     )
 
@@ -88,6 +90,22 @@ def suspect_rows(
             "measure": measure,
         }
         for line, row, positive, measure in _each(found)
+    ]
+
+
+def near_query_rows(
+    found: NearQueries, queries: Int64[np.ndarray, " N"], *, naming: Naming
+) -> list[dict[str, Any]]:
+    """The pairs of nearly equal queries by their ids, for the JSON file."""
+    return [
+        {
+            "query": naming.query_id(int(queries[left])),
+            "other": naming.query_id(int(queries[right])),
+            "positive": naming.passage_id(positive),
+            "other_positive": naming.passage_id(other),
+            "measure": alike,
+        }
+        for left, right, positive, other, alike in _each_pair(found)
     ]
 
 
@@ -165,6 +183,33 @@ def _suspects(
         Suspect(naming.query(int(queries[line])), _found(naming, positive), _found(naming, row), why(measure))
         for line, row, positive, measure in _each(found)
     ]
+
+
+def _near_queries(found: NearQueries, subject: Subject, *, naming: Naming) -> SuspectList:
+    pairs, queries = subject.query_pairs, subject.table.queries
+    looked = "" if pairs.looked_at >= len(queries) else f" ({count(pairs.looked_at)} queries were looked at)"
+    return SuspectList(
+        "Nearly equal queries with other right answers",
+        f"{count(found.pairs)} pairs of {count(found.queries)} queries have a {pairs.measure} of "
+        f"{pairs.least:g} or more and other right answers{looked}. What answers one may answer the other, "
+        f"and in a batch each meets the other's answer as a negative. {count(found.negatives)} mined "
+        "negatives are a right answer of a query nearly equal to theirs.",
+        [
+            Suspect(
+                f"{naming.query(int(queries[left]))}  |  {naming.query(int(queries[right]))}",
+                _found(naming, positive),
+                _found(naming, other),
+                f"{pairs.measure} {decimal(alike, digits=2)}",
+                sides=("right answer of the first", "right answer of the second"),
+            )
+            for left, right, positive, other, alike in _each_pair(found)
+        ],
+    )
+
+
+def _each_pair(found: NearQueries) -> list[tuple[int, int, int, int, float]]:
+    columns = (found.left, found.right, found.positives, found.other_positives, found.alike)
+    return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
 def _found(naming: Naming, row: int) -> Found:

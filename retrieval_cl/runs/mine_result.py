@@ -21,7 +21,7 @@ from retrieval_cl.reporting.mining_report import MiningReport, write_mining_repo
 from retrieval_cl.reporting.wording import percent
 from retrieval_cl.runs.machine import describe_machine
 from retrieval_cl.runs.mine_audit import Audit, Estimate, Subject
-from retrieval_cl.runs.mine_page import Naming, audit_facts, estimate_facts, suspect_rows
+from retrieval_cl.runs.mine_page import Naming, audit_facts, estimate_facts, near_query_rows, suspect_rows
 from retrieval_cl.runs.plan import Plan
 from retrieval_cl.runs.reports import provenance, score_groups
 from retrieval_cl.runs.stopwatch import peak_rss_gib
@@ -131,6 +131,7 @@ def write_report(mined: Mined, report: Report) -> None:
                 "suspects_by_similarity": suspect_rows(
                     mined.audit.by_similarity, queries, naming=report.naming
                 ),
+                "near_query_pairs": near_query_rows(mined.audit.near_queries, queries, naming=report.naming),
             },
             "estimates": [one.to_dict() for one in mined.estimates],
             "advice": mined.advice,
@@ -206,6 +207,27 @@ def older_table(path: Path, *, made_by: Mapping[str, str], num_passages: int) ->
             f"--against {path}: holds passage row {highest}, this data has {num_passages} passages"
         )
     return table
+
+
+def refuse_empty(counts: MiningCounts) -> None:
+    """Raises InputError where no query has a negative, with what each rule removed."""
+    if sum(counts.drawn.values()):
+        return
+    removed = {rule: number for rule, number in counts.removed.items() if number}
+    told = ", ".join(f"{number:,} {rule}" for rule, number in removed.items()) or "none"
+    found = sum(counts.found.values())
+    worst = max(removed, key=lambda rule: removed[rule], default="known")
+    raise InputError(
+        f"no negative for any of {counts.num_queries:,} queries: of {found:,} candidates the rules removed: "
+        f"{told}; {_LOOSEN.get(worst, f'loosen mining.{worst}')}"
+    )
+
+
+_LOOSEN = {
+    "known": "raise mining.depth",
+    "duplicate": "raise mining.depth",
+    "rank_window": "lower mining.rank_min, or raise mining.rank_max and mining.depth",
+}
 
 
 def describe(mined: Mined) -> str:

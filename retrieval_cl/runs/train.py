@@ -9,13 +9,14 @@ from typing import Any, final
 import numpy as np
 from jaxtyping import Int64
 
-from retrieval_cl.config import RunConfig, check_training
+from retrieval_cl.config import RunConfig, check_training, mines
 from retrieval_cl.core.files import write_json
 from retrieval_cl.core.ranks import rank
 from retrieval_cl.encoders.load import build_encoder
 from retrieval_cl.encoders.text import TextEncoder
 from retrieval_cl.reporting.training_report import write_training_report
 from retrieval_cl.runs.dual_encoder import TrainedRun, train_dual_encoder
+from retrieval_cl.runs.early_checks import check_mining
 from retrieval_cl.runs.evaluate import PER_QUERY, RESULTS, Say
 from retrieval_cl.runs.held_out import HeldOut
 from retrieval_cl.runs.machine import describe_machine
@@ -89,6 +90,8 @@ def train(
     say(describe_data(data))
     with watch("encoder"):
         encoder = encoder_for(config, data).to(start_accelerator().device)
+    if mines(config.training):
+        check_mining(config.mining, data, dim=encoder.dim, in_rounds=True)
     with watch("tokens"):
         text = prepare_text(data, encoder)
     enter(config.folder, config, resume=resume, overwrite=overwrite)

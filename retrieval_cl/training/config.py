@@ -20,6 +20,14 @@ REMINING = {
     "swap_after",
     "background_threads",
 }
+# Which optimisers each of these settings is of.
+OPTIMIZER_SETTINGS = {
+    "momentum": ("sgd", "lars"),
+    "betas": ("adamw",),
+    "adam_eps": ("adamw",),
+    "lars_eta": ("lars",),
+    "lars_clip": ("lars",),
+}
 
 
 class TrainingConfig(Settings):
@@ -87,9 +95,36 @@ class TrainingConfig(Settings):
     )
     background_threads: int = Field(1, ge=1, description="CPU threads of the process that mines")
 
-    lr: float = Field(1e-3, gt=0, le=10, description="peak learning rate of AdamW")
+    optimizer: Literal["adamw", "sgd", "lars"] = Field(
+        "adamw",
+        description="sgd: with momentum; lars: momentum with a rate for each layer, for large batches",
+    )
+    lr: float = Field(1e-3, gt=0, le=10, description="peak learning rate; see lr_reference_batch")
+    lr_reference_batch: int | None = Field(
+        None,
+        ge=1,
+        description="anchors of a step for which lr is meant: the peak rate is lr * batch_size / this (the "
+        "linear rule; papers mean 256); null: it is lr for any batch",
+    )
+    momentum: float = Field(
+        0.9, ge=0, lt=1, description="of sgd and lars: share of the last step's direction"
+    )
+    betas: tuple[float, float] = Field(
+        (0.9, 0.999), description="of adamw: how slowly its means of gradients and of their squares forget"
+    )
+    adam_eps: float = Field(1e-8, gt=0, le=1, description="of adamw: added to the root of the mean square")
+    lars_eta: float = Field(
+        1e-3,
+        gt=0,
+        le=1,
+        description="of lars: trust coefficient, a layer's rate is lr * this * |w| / |update|",
+    )
+    lars_clip: bool = Field(
+        False,
+        description="of lars: a layer's rate is min(lars_eta * |w| / |update|, lr), as solo-learn's",
+    )
     temperature_lr: float | None = Field(
-        None, gt=0, le=10, description="peak rate of a learned temperature; null: lr"
+        None, gt=0, le=10, description="peak rate of a learned temperature; null: that of the rest"
     )
     schedule: Literal["cosine", "linear", "constant"] = Field(
         "cosine", description="course of the rate after warm-up"
@@ -97,8 +132,11 @@ class TrainingConfig(Settings):
     warmup_share: float = Field(
         0.1, ge=0, lt=1, description="share of all steps in which the rate rises from 0"
     )
-    weight_decay: float = Field(
-        0.01, ge=0, le=1, description="of matrices; norms, biases and temperature have none"
+    weight_decay: float = Field(0.01, ge=0, le=1, description="of what decays says")
+    decays: Literal["matrices", "all"] = Field(
+        "matrices",
+        description="matrices: norms and biases do not decay; all: they do, as in SGD recipes (MoCo, CIFAR); "
+        "a temperature never does",
     )
     max_grad_norm: float | None = Field(
         1.0, gt=0, description="gradients are scaled down to this norm; null: never"
@@ -131,6 +169,12 @@ class TrainingConfig(Settings):
     )
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints that are kept")
 
+    @property
+    def peak_lr(self) -> float:
+        """The peak rate of all but a temperature that has its own."""
+        reference = self.lr_reference_batch
+        return self.lr if reference is None else self.lr * self.batch_size / reference
+
     @field_validator("chunk_tokens", mode="before")
     @classmethod
     def _tokens_or_auto(cls, value: Any) -> Any:
@@ -153,6 +197,31 @@ class TrainingConfig(Settings):
             raise ValueError("first_round_epochs has no effect with one round; set epochs_per_round")
         if self.steps is not None and self.steps < self.rounds:
             raise ValueError(f"steps {self.steps} are fewer than rounds {self.rounds}")
+        return self
+
+    @field_validator("betas")
+    @classmethod
+    def _betas_are_shares(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= beta < 1 for beta in value):
+            raise ValueError(f"training.betas are {list(value)}; expected two numbers from 0 to below 1")
+        return value
+
+    @model_validator(mode="after")
+    def _optimizer_has_its_settings(self) -> TrainingConfig:
+        for name, users in OPTIMIZER_SETTINGS.items():
+            if (
+                self.optimizer not in users
+                and getattr(self, name) != TrainingConfig.model_fields[name].default
+            ):
+                raise ValueError(
+                    f"{name} has no effect with optimizer {self.optimizer}; it is of {' and '.join(users)}"
+                )
+        if self.decays == "all" and self.optimizer == "lars":
+            raise ValueError(
+                "decays 'all' has no effect with optimizer lars, which leaves norms and biases out"
+            )
+        if self.decays == "all" and self.weight_decay == 0:
+            raise ValueError("decays has no effect: weight_decay is 0")
         return self
 
     @model_validator(mode="after")

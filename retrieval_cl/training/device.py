@@ -46,6 +46,12 @@ def cast_to(precision: Literal["fp32", "bf16"], device: torch.device) -> Abstrac
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
+def wait_for(device: torch.device) -> None:
+    """Returns when the device has done all that it was told so far: before a clock is read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def _multiplies_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))

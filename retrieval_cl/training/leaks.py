@@ -46,6 +46,7 @@ class CheckLeaks(Callback):
             start_step=run.cursor,
             rank=rank(),
             world=num_ranks(),
+            steps_before=run.steps_before,
         )
         first = list(islice(batches, 2))
         for batch in first:
@@ -90,7 +91,7 @@ def check_leaks(method: Method, batches: Sequence[Batch]) -> bool:
     check.objective_reaches_floor()
     scratch = _scratch_copy(method, dim=encoder.dim, batches=batches)
     for batch, when in _scenes(batches):
-        embeddings = encoder.embed(batch, views=method.views)
+        embeddings = encoder.embed(batch, views=method.views, embeddings=method.embeddings)
         for contrast in scratch.contrasts(embeddings, batch):
             check.contrast_reaches_floor(contrast, batch, when=when)
         scratch.after_step(embeddings, batch, 1.0)

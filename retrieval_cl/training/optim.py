@@ -1,4 +1,4 @@
-"""The optimiser and its rate: AdamW by groups of parameters, a schedule that is a function of the step."""
+"""The optimiser and its rate: AdamW, SGD or LARS by groups of parameters; the rate follows from the step."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import math
 from typing import Any, Literal
 
 from torch import nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.temperature import Temperature
 from retrieval_cl.training.config import TrainingConfig
+from retrieval_cl.training.lars import Lars
 
 
-def build_optimizer(method: nn.Module, config: TrainingConfig) -> AdamW:
-    """AdamW (Loshchilov and Hutter 2019, algorithm 2): only matrices decay; a temperature has its own rate.
+def build_optimizer(method: nn.Module, config: TrainingConfig) -> Optimizer:
+    """The optimiser of the config: a temperature has its own rate and never decays.
 
-    Each group holds `names`, the parameters' names in order, and `initial_lr`, its peak rate.
+    AdamW is that of Loshchilov and Hutter 2019 (algorithm 2), SGD is torch's, whose decay is part of the
+    gradient; for LARS see `Lars`. Each group holds `names`, the parameters' names in order, and `initial_lr`,
+    its peak rate.
 
     Raises:
         InputError: nothing is trained; or a rate for a learned temperature is set, and none is learned.
@@ -35,12 +38,13 @@ def build_optimizer(method: nn.Module, config: TrainingConfig) -> AdamW:
     matrices = [(n, p) for n, p in trained if n not in temperatures and p.ndim >= 2]
     others = [(n, p) for n, p in trained if n not in temperatures and p.ndim < 2]
     scales = [(n, p) for n, p in trained if n in temperatures]
+    lr, decay = config.peak_lr, config.weight_decay
     groups = [
-        _group(matrices, lr=config.lr, weight_decay=config.weight_decay),
-        _group(others, lr=config.lr, weight_decay=0.0),
-        _group(scales, lr=config.temperature_lr or config.lr, weight_decay=0.0),
+        _group(matrices, lr=lr, weight_decay=decay),
+        _group(others, lr=lr, weight_decay=decay if config.decays == "all" else 0.0),
+        _group(scales, lr=config.temperature_lr or lr, weight_decay=0.0),
     ]
-    return AdamW([group for group in groups if group["params"]], fused=True)
+    return _OPTIMIZERS[config.optimizer]([group for group in groups if group["params"]], config)
 
 
 def rate_share(
@@ -75,3 +79,20 @@ def _group(named: list[tuple[str, nn.Parameter]], *, lr: float, weight_decay: fl
         "initial_lr": lr,
         "weight_decay": weight_decay,
     }
+
+
+def _adamw(groups: list[dict[str, Any]], config: TrainingConfig) -> Optimizer:
+    return AdamW(groups, betas=config.betas, eps=config.adam_eps, fused=True)
+
+
+def _sgd(groups: list[dict[str, Any]], config: TrainingConfig) -> Optimizer:
+    return SGD(groups, lr=config.peak_lr, momentum=config.momentum, fused=True)
+
+
+def _lars(groups: list[dict[str, Any]], config: TrainingConfig) -> Optimizer:
+    return Lars(
+        groups, lr=config.peak_lr, momentum=config.momentum, eta=config.lars_eta, clip=config.lars_clip
+    )
+
+
+_OPTIMIZERS = {"adamw": _adamw, "sgd": _sgd, "lars": _lars}

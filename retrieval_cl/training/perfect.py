@@ -5,7 +5,7 @@ Nothing here uses the core's id rule: this is what that rule is checked against.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -51,14 +51,21 @@ class PerfectEncoder:
         """Of its vectors."""
         return len(self.items) + 1
 
-    def embed(self, batch: Batch, *, views: tuple[str, ...]) -> dict[str, Float[Tensor, "_ D"]]:
-        """Vectors of each view. An anchor has the vector of its positive, the row beside it in `views[1]`."""
+    def embed(
+        self, batch: Batch, *, views: tuple[str, ...], embeddings: Mapping[str, str]
+    ) -> dict[str, Float[Tensor, "_ D"]]:
+        """Vectors of the views that the batch has, by the names in `embeddings`.
+
+        An anchor has the vector of its positive, the row beside it in `views[1]`.
+        """
         positives = self.places(batch.views[views[1]].ids)
         found = {}
-        for kind, view in batch.views.items():
-            places = positives if kind == views[0] else self.places(view.ids)
+        for name, kind in embeddings.items():
+            if kind not in batch.views:
+                continue
+            places = positives if kind == views[0] else self.places(batch.views[kind].ids)
             owners = np.arange(len(places)) * len(positives) // max(1, len(places))
-            found[kind] = self._vectors(places, positives[owners])
+            found[name] = self._vectors(places, positives[owners])
         return found
 
     def places(self, ids: Int64[Tensor, " N"]) -> Int64[np.ndarray, " N"]:

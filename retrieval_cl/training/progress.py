@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from time import monotonic
-from typing import IO, Protocol, cast, final, runtime_checkable
+from typing import IO, Any, Protocol, cast, final, runtime_checkable
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
@@ -143,7 +144,9 @@ class Progress(Callback):
         """`metric` is the value of the newest evaluation that is shown."""
         self._display = display
         self._metric = metric
+        self._average: Tensor | None = None
         self._loss: float | None = None
+        self._speed: float | None = None
         self._anchors = 0
         self._start: tuple[float, float, int] | None = None
 
@@ -154,20 +157,31 @@ class Progress(Callback):
         self._show(run)
 
     def on_step(self, run: Run, loss: Tensor, embeddings: Embeddings) -> None:
-        """Shows the step."""
-        value = float(loss)
-        self._loss = value if self._loss is None else LOSS_MEMORY * self._loss + (1 - LOSS_MEMORY) * value
-        self._anchors += len(embeddings[run.method.views[0]]) * num_ranks()
+        """Shows the step. Loss and speed are those of the last watched step: others wait for no device."""
+        self._average = loss if self._average is None else self._average.lerp(loss, 1 - LOSS_MEMORY)
+        self._anchors += len(run.method.sides(embeddings)[0]) * num_ranks()
+        if run.is_watched and self._start is not None:
+            self._loss = float(self._average)
+            self._speed = self._anchors / max(run.seconds - self._start[1], 1e-9)
         self._show(run)
 
     def on_stop(self, run: Run) -> None:
         """Closes the display."""
         self._display.close()
 
+    def state(self) -> dict[str, Any]:
+        """The moving average of the loss; speed and time left are of this process alone."""
+        return {"loss": None if self._average is None else float(self._average)}
+
+    def load_state(self, state: dict[str, Any], run: Run) -> None:
+        """Goes on with that average."""
+        self._loss = state["loss"]
+        self._average = None if self._loss is None else torch.tensor(self._loss, device=run.device)
+
     def _show(self, run: Run) -> None:
         if rank() != 0 or self._start is None:
             return
-        clock, seconds, step = self._start
+        clock, _, step = self._start
         done = run.step - step
         self._display.show(
             Status(
@@ -176,7 +190,7 @@ class Progress(Callback):
                 round=run.round,
                 rounds=len(run.round_steps),
                 loss=self._loss,
-                pairs_per_second=self._anchors / max(run.seconds - seconds, 1e-9) if done else None,
+                pairs_per_second=self._speed,
                 seconds_left=(monotonic() - clock) / done * (run.steps - run.step) if done else None,
                 dev=(self._metric, run.dev[self._metric]) if self._metric in run.dev else None,
             )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from retrieval_cl.core.errors import InputError
@@ -37,9 +38,11 @@ class Source(Protocol):
         start_step: int,
         rank: int,
         world: int,
+        steps_before: int,
     ) -> Iterator[Batch]:
         """The batches of steps `start_step` to `num_steps - 1` of a round: this rank's slice of each.
 
+        `steps_before` are the steps of all rounds before: the order of the data runs on over the rounds.
         A pure function of its arguments, so that a resumed run meets the same batches; as many on every rank.
         """
 
@@ -55,8 +58,9 @@ class Run:
         round_steps: steps of each round; `cut_round` changes those to come.
         step: optimiser steps done.
         negatives: the table of the current round; None while negatives come from the batch alone.
-        seconds: time spent in the loop itself, without callbacks (mining, evaluation, checkpoints).
-        grad_norm: norm of the last step's gradients, before they were limited.
+        seconds: time spent in the loop itself, without callbacks (mining, evaluation, checkpoints); on a GPU
+            it is true after watched steps, since in between the loop runs ahead of the device.
+        grad_norm: norm of the last step's gradients, before they were limited; on the device.
         dev: the newest evaluation, by metric.
         statistics: of the last step's comparison, where that step is logged; else None.
         planned: `round_steps` as they were before the first step.
@@ -69,7 +73,7 @@ class Run:
     step: int = 0
     negatives: NegativeTable | None = None
     seconds: float = 0.0
-    grad_norm: float = 0.0
+    grad_norm: Tensor = field(default_factory=lambda: torch.zeros(()))
     dev: dict[str, float] = field(default_factory=dict)
     statistics: Statistics | None = None
     planned: tuple[int, ...] = field(init=False)
@@ -93,6 +97,11 @@ class Run:
         return self._place(self.step)[1]
 
     @property
+    def steps_before(self) -> int:
+        """Steps of all rounds before the current one."""
+        return self.step - self.cursor
+
+    @property
     def last_round(self) -> int:
         """The round of the last step that is done; 0 before the first."""
         return self._place(max(0, self.step - 1))[0]
@@ -112,6 +121,16 @@ class Run:
         """Whether the next step writes a line of metrics."""
         step, ends_round = self.step + 1, self.cursor + 1 == self.round_steps[self.round]
         return ends_round or step % self.config.log_every == 0 or step % self.config.health_every == 0
+
+    @property
+    def watches_next(self) -> bool:
+        """Whether something looks at the run after the next step, so that the loop waits for the device."""
+        return self._watches(self.step + 1, round_end=self.round_end)
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether something looks at the run after this step: metrics, evaluation, mining, a checkpoint."""
+        return self._watches(self.step, round_end=sum(self.round_steps[: self.last_round + 1]))
 
     def is_due(self, every: int | None) -> bool:
         """Whether what comes every so many steps, and at the end of each round, is due after this step."""
@@ -134,6 +153,13 @@ class Run:
         assert at > sum(before), "a round has a step"
         self.round_steps = (*before, at - sum(before), *_cut(self.steps - at, self.config.remine_every))
 
+    def _watches(self, step: int, *, round_end: int) -> bool:
+        config = self.config
+        looks = (config.log_every, config.health_every, config.eval_every, config.save_every)
+        if any(every is not None and step % every == 0 for every in (*looks, config.probe_every)):
+            return True
+        return step in (round_end, round_end - (config.swap_after or 0))
+
     def _place(self, step: int) -> tuple[int, int]:
         left = step
         for number, steps in enumerate(self.round_steps[:-1]):
@@ -149,7 +175,7 @@ class Callback:
     def on_round(self, run: Run) -> None:
         """Before a round, and once more when a run is resumed within it."""
 
-    def on_step(self, run: Run, loss: torch.Tensor, embeddings: Embeddings) -> None:
+    def on_step(self, run: Run, loss: Tensor, embeddings: Embeddings) -> None:
         """After a step; `run.step` counts it already. `loss` is the mean over all ranks."""
 
     def on_interrupt(self, run: Run) -> Path | None:

@@ -85,11 +85,11 @@ def refuse_batch_norm(method: nn.Module) -> None:
         )
 
 
-def limit_gradients(method: nn.Module, max_norm: float | None) -> float:
-    """Scales the gradients down to a norm of at most `max_norm`; returns the norm they had."""
+def limit_gradients(method: nn.Module, max_norm: float | None) -> Float[Tensor, ""]:
+    """Scales the gradients down to a norm of at most `max_norm`; returns the norm they had. Does not wait."""
     gradients = [p.grad for p in method.parameters() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
     if max_norm is not None:
         parameters = [p for p in method.parameters() if p.grad is not None]
         torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
-    return float(norm)
+    return norm

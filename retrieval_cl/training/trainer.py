@@ -8,7 +8,7 @@ from time import perf_counter
 from retrieval_cl.core.ranks import average_gradients, num_ranks, rank, refuse_uneven
 from retrieval_cl.methods.method import Method
 from retrieval_cl.training.config import TrainingConfig
-from retrieval_cl.training.device import cast_to, resolve_precision
+from retrieval_cl.training.device import cast_to, resolve_precision, wait_for
 from retrieval_cl.training.interrupts import Interrupted, Interrupts
 from retrieval_cl.training.optim import build_optimizer, set_rate
 from retrieval_cl.training.run import Callback, Run, Source, plan_rounds
@@ -67,6 +67,7 @@ def _take_steps(
             start_step=run.cursor,
             rank=rank(),
             world=num_ranks(),
+            steps_before=run.steps_before,
         ):
             with interrupts.held(run.device):
                 refuse_uneven(batch.count_rows(method.views), device=run.device)
@@ -79,6 +80,8 @@ def _take_steps(
                 run.optimizer.zero_grad()
                 run.statistics = method.describe(embeddings, batch) if run.logs_next else None
                 method.after_step(embeddings, batch, run.progress)
+                if run.watches_next:
+                    wait_for(run.device)
                 run.advance(perf_counter() - started)
                 for callback in callbacks:
                     callback.on_step(run, loss, embeddings)

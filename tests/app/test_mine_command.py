@@ -1,6 +1,7 @@
 """`mine` with a model: audit, estimate, plan and comparison, on a tiny set with several answers a query."""
 
 import json
+import re
 from typing import get_args
 
 import pytest
@@ -92,6 +93,27 @@ def test_audit_and_estimate_are_in_the_json_and_on_the_page(cli, trained, severa
     assert "false negatives, by judgements held back" in ran.out
 
 
+def test_nearly_equal_queries_are_counted_and_shown_with_their_answers(cli, trained):
+    # Long enough that two queries which differ in the verb alone are nearly equal.
+    path = trained.parent / "beir" / "queries.jsonl"
+    queries = [json.loads(line) for line in path.read_text().splitlines()]
+    longer = [{**query, "text": f"{query['text']} in a few short lines"} for query in queries]
+    path.write_text("".join(json.dumps(query) + "\n" for query in longer))
+    ran = cli("mine", trained, "--data", path.parent, "--set", "mining.relative_margin=null")
+    assert ran.code == 0, ran.err
+    audit = facts_of(trained / "mined")["audit"]
+    near, pairs = audit["near_queries"], audit["near_query_pairs"]
+    assert near["looked_at"] == 80 and near["queries"] <= 80 and near["negatives"] > 0
+    assert near["pairs"] >= len(pairs) == 12
+    texts = {query["_id"]: set(query["text"].split()) for query in longer}
+    for pair in pairs:
+        one, other = texts[pair["query"]], texts[pair["other"]]
+        assert pair["measure"] == pytest.approx(len(one & other) / len(one | other)) and one != other
+        assert pair["positive"] != pair["other_positive"]
+    page = (trained / "mined" / "mining.html").read_text()
+    assert "Nearly equal queries with other right answers" in page and "right answer of the second" in page
+
+
 def test_data_with_one_answer_a_query_says_why_there_is_no_estimate(cli, trained):
     ran = cli("mine", trained)
     assert ran.code == 0 and "no query has two known passages" in ran.out, ran.err
@@ -133,3 +155,23 @@ def test_the_memory_of_the_search_changes_no_negative(cli, trained, tmp_path):
 def test_a_plan_refuses_what_the_work_would(cli, trained, option, value, reason):
     ran = cli("mine", trained, "--plan", option, value)
     assert ran.code == 2 and reason in ran.err
+
+
+@pytest.mark.parametrize(
+    ("settings", "removed", "advice"),
+    [
+        (["mining.max_score=-2"], " max_score; ", "loosen mining.max_score"),
+        (["mining.depth=3", "mining.rank_min=1", "mining.margin=3"], " margin", "loosen mining.margin"),
+    ],
+)
+def test_rules_that_leave_nothing_end_in_one_line_that_names_them(
+    cli, trained, tmp_path, settings, removed, advice
+):
+    out = tmp_path / "out"
+    ran = cli("mine", trained, "-o", out, *(part for one in settings for part in ("--set", one)))
+    assert ran.code == 2 and not out.exists()
+    line = ran.err.splitlines()[-1]
+    assert line.startswith("error: no negative for any of ") and removed in line and line.endswith(advice)
+    candidates = re.search(r" of ([\d,]+) candidates the rules removed: ", line)
+    numbers = re.findall(r"([\d,]+) [a-z]", line[candidates.end() :])
+    assert sum(int(number.replace(",", "")) for number in numbers) == int(candidates[1].replace(",", ""))

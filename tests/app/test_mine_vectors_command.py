@@ -218,6 +218,9 @@ def test_what_does_not_fit_is_named_in_one_line(cli, stored, name):
         (("--set", "mining.near_text=0.5"), "mining.near_text has no effect on stored vectors"),
         (("--set", "mining.reranker=x"), "mining.reranker has no effect on stored vectors"),
         (("--set", "source.path=x"), "'source' has no effect"),
+        (("--set", "mining.factory=Flta"), "mining.factory 'Flta' for 90 vectors of dim 8: FAISS refuses it"),
+        (("--set", "mining.quotas.lexical=1"), "mining.quotas.lexical: nothing gives"),
+        (("--set", "mining.max_score=-1"), "no negative for any of 30 queries: of 2,700 candidates"),
         (("--shape", "tuples"), "--shape"),
         (("--data", "x"), "--data"),
         (("--memory", "much"), "memory 'much' is no size"),
@@ -228,7 +231,7 @@ def test_what_does_not_fit_is_named_in_one_line(cli, stored, name):
 )
 def test_an_option_without_effect_or_out_of_bounds_is_refused(cli, stored, arguments, part):
     ran = cli("mine", *files(stored), *arguments)
-    assert ran.code == 2 and part in ran.line
+    assert ran.code == 2 and part in ran.err.splitlines()[-1]
     assert not (stored / "out").exists()
 
 

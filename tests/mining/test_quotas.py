@@ -70,5 +70,5 @@ def test_places_per_source_stay_within_their_quota_and_what_is_lacking_is_counte
 def test_quota_for_a_source_that_is_not_there_is_refused():
     query_vectors, passage_vectors, relations = setting(np.random.default_rng(0))
     config = MiningConfig(num_negatives=4, quotas={"lexical": 2})
-    with pytest.raises(InputError, match=r"mining\.quotas\.lexical: no candidates .* dense, random"):
+    with pytest.raises(InputError, match=r"mining\.quotas\.lexical: nothing gives .* dense, random"):
         mine(query_vectors, passage_vectors, config=config, **relations)

@@ -29,11 +29,12 @@ class Table:
 class Noisy:
     """The pixels, with noise of its own for each image and view."""
 
-    def first(self, images, *, generator):
-        return images.float() + torch.rand(images.shape, generator=generator)
+    def first(self, images, *, generator, first=0, total=None):
+        noise = torch.rand((total or len(images), *images.shape[1:]), generator=generator)
+        return images.float() + noise[first : first + len(images)]
 
-    def __call__(self, images, *, generator):
-        return self.first(images, generator=generator), self.first(images, generator=generator)
+    def __call__(self, images, **given):
+        return self.first(images, **given), self.first(images, **given)
 
 
 def make_source(groups=None, rows=TRAIN, **options):

@@ -71,4 +71,5 @@ def assert_equal_runs():
 def _optimizer_state(run):
     for group in run.optimizer.param_groups:
         for parameter in group["params"]:
-            yield from (run.optimizer.state[parameter][key] for key in ("step", "exp_avg", "exp_avg_sq"))
+            state = run.optimizer.state[parameter]
+            yield from (state[key] for key in sorted(state))

@@ -17,7 +17,7 @@ from retrieval_cl.core.matryoshka import matryoshka
 from retrieval_cl.core.relations import Ragged
 from retrieval_cl.core.temperature import Bias, Temperature
 from retrieval_cl.core.views import Batch, View
-from retrieval_cl.methods import dual_encoder
+from retrieval_cl.methods import parts
 from retrieval_cl.methods.dual_encoder import DualEncoder
 from retrieval_cl.methods.method import Method
 from retrieval_cl.training import leaks
@@ -52,7 +52,7 @@ def make(*, temperature=0.05, learned=False, **options):
 class Tampered(Method):
     """A dual encoder whose contrasts are changed on their way out."""
 
-    views = DualEncoder.views
+    views, embeddings = DualEncoder.views, DualEncoder.embeddings
 
     def __init__(self, inner, tamper):
         super().__init__()
@@ -207,13 +207,13 @@ def test_objective_that_ignores_the_scale_is_named(monkeypatch):
 @pytest.mark.parametrize("name", ["gather_rows", "gather_values"])
 def test_gather_that_mixes_rows_is_named(monkeypatch, name):
     check_leaks(make(), BATCHES)
-    monkeypatch.setattr(dual_encoder, name, lambda rows: rows.roll(1, 0))
+    monkeypatch.setattr(parts, name, lambda rows: rows.roll(1, 0))
     with pytest.raises(InputError, match=r"part 'positives'.* leaks"):
         check_leaks(make(), BATCHES)
 
 
 def test_gather_that_mixes_vectors_alone_is_seen_at_the_target(monkeypatch):
-    monkeypatch.setattr(dual_encoder, "gather_rows", lambda rows: rows.roll(1, 0))
+    monkeypatch.setattr(parts, "gather_rows", lambda rows: rows.roll(1, 0))
     with pytest.raises(InputError, match=r"target column of 4 anchor\(s\) holds another item's row"):
         check_leaks(make(), BATCHES)
 

@@ -9,7 +9,7 @@ from retrieval_cl.core.views import Batch, View
 from retrieval_cl.methods.dual_encoder import DualEncoder
 from retrieval_cl.training.perfect import NOTHING, PerfectEncoder, first_anchors, true_counts
 
-VIEWS = DualEncoder.views
+VIEWS, EMBEDDINGS = DualEncoder.views, DualEncoder.embeddings
 CPU = torch.device("cpu")
 
 
@@ -33,7 +33,7 @@ def encoder_of(*batches):
 
 def test_vectors_are_orthonormal_and_equal_for_one_item():
     batch = random_batch(0)
-    found = encoder_of(batch).embed(batch, views=VIEWS)
+    found = encoder_of(batch).embed(batch, views=VIEWS, embeddings=EMBEDDINGS)
     rows = torch.cat([found["positive"], found["negative"]])
     ids = torch.cat([batch.views["positive"].ids, batch.views["negative"].ids])
     items = ids >= 0
@@ -50,7 +50,7 @@ def test_padding_leans_to_its_anchors_positive_and_is_no_item():
         torch.tensor([[5], [6]]),
     )
     encoder = encoder_of(batch)
-    found = encoder.embed(batch, views=VIEWS)
+    found = encoder.embed(batch, views=VIEWS, embeddings=EMBEDDINGS)
     cosines = found["query"] @ found["negative"].T
     torch.testing.assert_close(cosines, torch.tensor([[0, 0.8, 0, 0], [0, 0, 0.8, 0]]).double())
     torch.testing.assert_close(found["negative"].norm(dim=1), torch.ones(4).double())
@@ -67,8 +67,12 @@ def test_counts_equal_a_slow_loop(seed, options):
     memory = options.get("memory", 0)
     method = DualEncoder(DropoutTower(dropout=0.0, dim=encoder.dim), Temperature(0.1), **options)
     for one in (past, batch):
-        method.after_step({kind: v.float() for kind, v in encoder.embed(one, views=VIEWS).items()}, one, 0.0)
-    (contrast,) = method.contrasts(encoder.embed(batch, views=VIEWS), batch)
+        method.after_step(
+            {kind: v.float() for kind, v in encoder.embed(one, views=VIEWS, embeddings=EMBEDDINGS).items()},
+            one,
+            0.0,
+        )
+    (contrast,) = method.contrasts(encoder.embed(batch, views=VIEWS, embeddings=EMBEDDINGS), batch)
     wanted = encoder.places(batch.views["positive"].ids)
     counts = true_counts(contrast, batch, encoder, wanted=wanted, parts=[True] * len(contrast.bank.parts))
 

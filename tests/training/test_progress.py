@@ -1,6 +1,11 @@
 import io
 
+import pytest
+from tiny_run import Kill, Killed
+
 from retrieval_cl.training import progress
+from retrieval_cl.training.callbacks import Save
+from retrieval_cl.training.checkpoint import load_checkpoint, newest_checkpoint
 from retrieval_cl.training.progress import Bar, Lines, Progress, Status, make_display
 from retrieval_cl.training.trainer import train
 
@@ -65,3 +70,32 @@ def test_time_left_counts_pauses_and_is_readable():
         return Status(step=1, steps=2, round=0, rounds=1, seconds_left=seconds).numbers()
 
     assert [say(5.0), say(65.4), say(3725.0)] == ["0:05 left", "1:05 left", "1:02:05 left"]
+
+
+def test_average_of_the_loss_goes_on_over_a_resume(make_run, make_callbacks):
+    def losses(stream):
+        return {
+            line.split()[3]: line.split("loss ")[1].split()[0]
+            for line in stream.getvalue().splitlines()
+            if "loss " in line
+        }
+
+    def watch(stream, name):
+        shown = Progress(Lines(stream), metric="recall@10")
+        callbacks = make_callbacks(name)
+        return [shown, *callbacks[:-1], Save(callbacks[-1].folder, [shown, *callbacks[:-1]])]
+
+    whole, first, second = io.StringIO(), io.StringIO(), io.StringIO()
+    run, source = make_run(save_every=1)
+    train(run, source, callbacks=watch(whole, "whole"))
+    run, source = make_run(save_every=1)
+    callbacks = watch(first, "cut")
+    with pytest.raises(Killed):
+        train(run, source, callbacks=[*callbacks, Kill(5)])
+    run, source = make_run(save_every=1)
+    callbacks = watch(second, "cut")
+    load_checkpoint(newest_checkpoint(callbacks[-1].folder), run, callbacks=callbacks)
+    train(run, source, callbacks=callbacks)
+    rest = losses(second)
+    assert len(rest) >= 3 and rest.items() <= losses(whole).items()
+    assert len({*losses(whole).values()}) > 1

@@ -46,6 +46,24 @@ def test_killed_and_resumed_run_ends_in_the_same_bits(
     assert lines(tmp_path / "killed/metrics.jsonl") == lines(folder / "metrics.jsonl")
 
 
+OPTIMIZERS = {
+    "sgd": {"optimizer": "sgd", "decays": "all"},
+    "sgd without momentum": {"optimizer": "sgd", "momentum": 0.0},
+    "lars": {"optimizer": "lars", "lr": 1.0, "lars_eta": 0.02, "lars_clip": True},
+    "adamw": {"betas": (0.8, 0.9)},
+}
+
+
+@pytest.mark.parametrize("settings", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_every_optimizer_resumes_to_the_same_bits(make_run, make_callbacks, assert_equal_runs, settings):
+    settings = settings | {"save_every": 2, "eval_at_start": False}
+    whole, source = make_run(**settings)
+    train(whole, source, callbacks=make_callbacks("whole"))
+    run, started_at = train_killed(make_run, make_callbacks, step=5, **settings)
+    assert started_at == 4
+    assert_equal_runs(run, whole)
+
+
 def test_resume_within_a_round_mines_nothing_again(make_run, make_callbacks, mine_hardest):
     run, source = make_run(save_every=2)
     callbacks = make_callbacks("killed")

@@ -138,6 +138,24 @@ def test_callbacks_are_stopped_after_an_error(make_run):
     assert notes.stops == 1
 
 
+@pytest.mark.parametrize("rounds", [1, 4, 9])
+def test_order_of_the_data_does_not_depend_on_the_rounds(make_run, rounds):
+    run, source = make_run(steps=9, rounds=rounds, num_negatives=0)
+    met = []
+
+    class Watched:
+        steps_per_epoch = source.steps_per_epoch
+
+        def batches(self, negatives, **place):
+            for batch in source.batches(negatives, **place):
+                met.append(batch.views["query"].ids.tolist())
+                yield batch
+
+    train(run, Watched())
+    whole = source.batches(None, seed=run.config.seed, round=0, num_steps=9)
+    assert met == [batch.views["query"].ids.tolist() for batch in whole]
+
+
 def test_source_that_ends_early_is_noticed(make_run):
     run, source = make_run()
 

@@ -28,6 +28,17 @@ def test_every_setting_is_described():
         ({"graph_tokens": 64}, "graph_tokens has no effect with chunk_tokens null"),
         ({"chunk_tokens": "auto", "graph_tokens": 64}, "graph_tokens has no effect with chunk_tokens auto"),
         ({"lerning_rate": 1.0}, "lerning_rate"),
+        ({"optimizer": "adam"}, "optimizer"),
+        ({"momentum": 0.8}, "momentum has no effect with optimizer adamw; it is of sgd and lars"),
+        ({"optimizer": "sgd", "betas": (0.9, 0.98)}, "betas has no effect with optimizer sgd"),
+        ({"optimizer": "lars", "adam_eps": 1e-6}, "adam_eps has no effect with optimizer lars"),
+        ({"optimizer": "sgd", "lars_eta": 0.02}, "lars_eta has no effect with optimizer sgd; it is of lars"),
+        ({"lars_clip": True}, "lars_clip has no effect with optimizer adamw"),
+        ({"optimizer": "lars", "decays": "all"}, "decays 'all' has no effect with optimizer lars"),
+        ({"decays": "all", "weight_decay": 0.0}, "decays has no effect: weight_decay is 0"),
+        ({"betas": (0.9, 1.0)}, r"training.betas are \[0.9, 1.0\]; expected two numbers from 0 to below 1"),
+        ({"optimizer": "sgd", "momentum": 1.0}, "momentum"),
+        ({"lr_reference_batch": 0}, "lr_reference_batch"),
     ],
 )
 def test_impossible_or_idle_setting_is_refused(settings, reason):

@@ -4,7 +4,9 @@ import os
 from functools import partial
 from pathlib import Path
 
+import batch_norm_cases
 import chunk_cases
+import image_methods
 import pytest
 import rank_cases
 import tiny_run
@@ -81,10 +83,13 @@ def work(rank, folder):
         assert accelerator.num_processes == num_ranks() == 2
         check_gather(rank)
         check_average(rank)
+        batch_norm_cases.check_batch_norm(rank, world=2)
         torch.save(train_all(folder / f"metrics-{rank}"), folder / f"rank-{rank}.pt")
         check_checkpoints(rank, folder / "run")
         check_uneven_batches(rank)
         torch.save(rank_cases.take_steps(rank, world=2), folder / f"steps-{rank}.pt")
+        image_methods.check_floors(rank, world=2)
+        torch.save(image_methods.train_steps(rank, world=2), folder / f"images-{rank}.pt")
         rank_cases.check_short_memory(rank, world=2, folder=folder)
         rank_cases.check_uneven(rank)
 
@@ -200,6 +205,33 @@ def test_gradients_of_two_ranks_are_those_of_one(two, one_step, option, name):
     for rank in range(2):
         found = torch.load(two / f"steps-{rank}.pt", weights_only=True)
         chunk_cases.assert_near(found[f"{option}, {name}"], expected)
+
+
+@pytest.fixture(scope="module")
+def one_of_images():
+    return image_methods.train_steps(0, world=1)
+
+
+# BatchNorm over the rows of each rank is what two devices do, and one does not.
+EXACT = sorted(image_methods.RANK_CASES.keys() - {"moco, norm of a rank"})
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_image_methods_train_on_two_ranks_as_on_one(two, one_of_images, name):
+    for rank in range(2):
+        found = torch.load(two / f"images-{rank}.pt", weights_only=True)[name]
+        assert found.keys() == one_of_images[name].keys()
+        for key, expected in one_of_images[name].items():
+            torch.testing.assert_close(found[key], expected, rtol=1e-11, atol=1e-12, msg=f"{name}: {key}")
+
+
+def test_norm_of_a_rank_alone_makes_two_ranks_differ_from_one(two, one_of_images):
+    first, second = (
+        torch.load(two / f"images-{rank}.pt", weights_only=True)["moco, norm of a rank"] for rank in range(2)
+    )
+    assert not torch.allclose(first["loss"], one_of_images["moco, norm of a rank"]["loss"], rtol=1e-3)
+    for key, value in first.items():
+        assert torch.equal(value, second[key]) or "running" in key, key
 
 
 def test_one_rank_writes(two):
