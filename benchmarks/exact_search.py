@@ -1,12 +1,14 @@
 """Exact search on the CPU beside the bare matrix product and faiss, and within a memory budget.
 
-    python benchmarks/exact_search.py [--only rate --only faiss --only memory] [--folder DIR] [--threads 2]
+    python benchmarks/exact_search.py [--only rate --only faiss --only memory --only int8] [--folder DIR]
 
 "rate" and "faiss": 10,000 queries x 200,000 passages x 384, k = 100, random unit rows, in turn. The bare
 product is float32, in tiles of 256 queries whose scores are thrown away; faiss is IndexFlatIP on the same
-threads, its index built beforehand. Rates are GFLOP/s of 2 * Q * N * D. "memory": 2,000,000 x 384 float16 on
-disk, 1,000 queries, k = 100, under 1 GiB: the rise of anonymous memory (RssAnon, looked at every 2 ms) of a
-fresh process while it searches; pages of the mapped file are not anonymous.
+threads, its index built beforehand; ours is given 2 GiB. Rates are GFLOP/s of 2 * Q * N * D. "memory":
+2,000,000 x 384 float16 on disk, 1,000 queries, k = 100, under 1 GiB: the rise of anonymous memory (RssAnon,
+looked at every 2 ms) of a fresh process while it searches; pages of the mapped file are not anonymous.
+"int8": one tile of 256 queries x 100,000 passages x 384, k = 100, by an int8 first pass that search does not
+have, beside the bf16 one.
 """
 
 from __future__ import annotations
@@ -25,11 +27,14 @@ import numpy as np
 import torch
 from side_by_side import MIB, Goal, Row, compare_amounts, in_child, machine, parse, report, time_in_turn
 
-from retrieval_cl.indexing import exact
+from retrieval_cl.indexing import exact, first_pass, order, shortlist
+from retrieval_cl.indexing.tile_search import search_tile
 from retrieval_cl.indexing.vector_files import map_file
 
-SECTIONS = ("rate", "faiss", "memory")
+SECTIONS = ("rate", "faiss", "memory", "int8")
 TILE = 256
+# Of "rate" and "faiss": all passages are one shard.
+ROOM = 2**31
 BLOCK_ROWS = 50_000
 
 
@@ -49,6 +54,7 @@ class Size:
 
 
 FULL, QUICK = Size(10_000, 200_000, 384), Size(200, 4000, 32, k=10)
+ONE_TILE, QUICK_TILE = Size(TILE, 100_000, 384), Size(20, 4000, 32, k=10)
 DISK, QUICK_DISK = Size(1000, 2_000_000, 384), Size(50, 20_000, 32, k=10)
 
 
@@ -69,7 +75,9 @@ def compare_speed(size: Size, *, sections: Sequence[str], repeats: int) -> list[
     """Rates beside the bare product and times beside faiss."""
     queries, passages = draw(size.queries, size.dim, seed=0), draw(size.passages, size.dim, seed=1)
     contestants = {
-        name: lambda dtype=dtype: exact.search(queries, passages, k=size.k, first_pass=dtype)
+        name: lambda dtype=dtype: exact.search(
+            queries, passages, k=size.k, first_pass=dtype, memory_bytes=ROOM
+        )
         for name, dtype in [("float32", torch.float32), ("bf16", torch.bfloat16)]
     }
     if "rate" in sections:
@@ -95,6 +103,57 @@ def compare_speed(size: Size, *, sections: Sequence[str], repeats: int) -> list[
             limit = Goal(1.0) if name == "bf16" else None
             rows.append(timings.compare(f"time beside IndexFlatIP, {name} pass", name, "faiss", goal=limit))
     return rows
+
+
+def quantised(vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows in int8 and the unit of each row."""
+    units = vectors.abs().amax(dim=1, keepdim=True) / 127
+    return (vectors / units).round().to(torch.int8), units
+
+
+def compare_int8(size: Size, *, repeats: int) -> list[Row]:
+    """What an int8 first pass would take; its bounds are wider, so that more passages are scored again."""
+    queries, passages = draw(size.queries, size.dim, seed=0), draw(size.passages, size.dim, seed=1)
+    device, norms = torch.device("cpu"), queries.norm(dim=1)
+    shard = shortlist.make_shard(passages, first_row=0, first_pass=torch.bfloat16, device=device)
+    first = first_pass.choose(shard, tile_rows=size.queries, count=2 * size.k)
+    before = torch.full((size.queries, size.k), order.EMPTY)
+    codes, units = quantised(passages)
+    lost = float((passages - codes * units).norm(dim=1).max())
+    halves, passages_bf16, columns = queries.bfloat16(), passages.bfloat16(), codes.T
+
+    def by_int8() -> tuple[torch.Tensor, float]:
+        asked, scale = quantised(queries)
+        products = torch._int_mm(asked, columns).float().mul_(units.T).mul_(scale)
+        error = (queries - asked * scale).norm(dim=1, keepdim=True) + norms[:, None] * lost
+        # All that the bound does not rule out: within twice the error of the k-th product.
+        values, found, _ = shortlist.select(products, count=16 * size.k)
+        wanted = values + error >= values[:, size.k - 1 : size.k] - error
+        width = int(wanted.sum(dim=1).max())
+        keys = torch.full((size.queries, width), order.EMPTY)
+        for row, rows in enumerate(found[:, :width]):
+            keys[row] = order.pack(order.dot(queries[row : row + 1], passages[rows]), rows)
+        return order.best(keys, k=size.k), float(wanted.sum(dim=1).double().mean())
+
+    timings = time_in_turn(
+        {
+            "bf16": lambda: search_tile(queries, first, norms=norms, before=before, chunk_bytes=2**20),
+            "int8": by_int8,
+            "bare bf16": lambda: halves @ passages_bf16.T,
+            "bare int8": lambda: torch._int_mm(quantised(queries)[0], columns),
+        },
+        repeats=repeats,
+    )
+    assert torch.equal(timings.values["bf16"], timings.values["int8"][0])
+    return [
+        timings.compare_rates(
+            "bare int8 product beside bf16", "bare int8", "bare bf16", amount=size.gflop, unit="GFLOP/s"
+        ),
+        timings.compare("time of a tile, int8 pass beside bf16 pass", "int8", "bf16"),
+        compare_amounts(
+            "passages scored again, int8 pass, beside k", timings.values["int8"][1], size.k, unit="passages"
+        ),
+    ]
 
 
 def write_passages(path: Path, size: Size) -> None:
@@ -180,6 +239,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[Row] = []
     if set(sections) & {"rate", "faiss"}:
         rows += compare_speed(QUICK if given.quick else FULL, sections=sections, repeats=given.repeats)
+    if "int8" in sections:
+        rows += compare_int8(QUICK_TILE if given.quick else ONE_TILE, repeats=given.repeats)
     if "memory" in sections:
         size = QUICK_DISK if given.quick else DISK
         rows += measure_memory(size, folder=given.folder, memory=given.memory, threads=given.threads)

@@ -11,10 +11,13 @@
 | plain | beside plain torch at the largest size that fits it, D = 768 |
 | steps | cached beside plain step of a BERT-base in bf16: pairs per second, memory, largest batch |
 | fitted | the cached step that finds its chunks' size by running out of memory |
+| search | exact search of 100,000 x 1,000,000 x 768 beside torch's matmul and topk, and faiss' knn_gpu |
+| encode | tokens a second beside SentenceTransformer.encode, float32 and bf16, random BERT-base |
+| cycle | encode, search, mine and swap in a running training, in one line |
 | tests | tests/core/kernels, and every test marked `gpu` |
 
 All of them may need more than ten minutes: --only equality --only no_wait --only large --only plain, then
---only dims --only steps --only fitted, then --only tests.
+--only dims --only steps --only fitted, then --only search --only encode --only cycle, then --only tests.
 
 Each section runs in a process of its own, so that a broken kernel ends one section, not all. A section that
 fails, misses a required goal, or finds no time left is named at the end; then the exit code is 1. Without a
@@ -22,7 +25,8 @@ CUDA device it is 2. Rows are written after each section to --json, which is `$O
 (a folder that is brought back from a borrowed machine).
 
 Needs torch with CUDA, numpy and jaxtyping, and triton for the kernels. `steps` and `fitted` also need
-transformers and pydantic (with pydantic-core, annotated-types, typing-inspection); `tests` also pytest,
+transformers and pydantic (with pydantic-core, annotated-types, typing-inspection); `encode` and `cycle` all
+that the package needs; `search` compares with faiss where a GPU build is installed; `tests` also pytest,
 hypothesis, beartype, and what the marked files import.
 """
 
@@ -53,6 +57,9 @@ SECTIONS = {
     "plain": ("gpu_loss", "beside_plain", 90),
     "steps": ("gpu_steps", "cached", 150),
     "fitted": ("gpu_steps", "fitted", 90),
+    "search": ("gpu_search", "search", 240),
+    "encode": ("gpu_text", "encode", 120),
+    "cycle": ("gpu_text", "cycle", 180),
     "tests": ("gpu_tests", "run_tests", 240),
 }
 # Importing torch and waking the GPU takes so long.

@@ -1,4 +1,4 @@
-"""Errors with a line for the reader: wrong input or settings, which can be mended; another rank that failed."""
+"""Errors with a line for the reader: input or settings to be mended, or another rank that failed."""
 
 from __future__ import annotations
 

@@ -35,7 +35,8 @@ class FaissSettings:
         k: of that recall, in hits.
         memory_bytes: bound on what the build allocates beside the vectors; None: none.
         seed: of samples and k-means.
-        num_gpus: that train; None: all that FAISS sees.
+        num_gpus: that train, sort rows into lists and search; None: all that FAISS sees.
+        fp16: vectors and tables on them in float16.
     """
 
     factory: str = "auto"
@@ -44,6 +45,7 @@ class FaissSettings:
     memory_bytes: int | None = None
     seed: int = 0
     num_gpus: int | None = 0
+    fp16: bool = True
 
 
 @final
@@ -74,13 +76,15 @@ class SearchSettings:
 @final
 @dataclass(frozen=True, eq=False)
 class Approximate:
-    """A built index, its settings, and what it was measured to reach."""
+    """A built index, its settings, and what it was measured to reach, on the GPUs that were asked for."""
 
     index: FaissIndex
     choice: Choice
     settings: SearchSettings
     recall: Recall
     target: float | None
+    num_gpus: int | None = 0
+    fp16: bool = True
 
     def text(self) -> str:
         """One line for the screen."""
@@ -94,6 +98,8 @@ class Approximate:
             "reason": self.choice.reason,
             "search": self.settings.to_json(),
             "recall": self.recall.to_json() | {"target": self.target},
+            "gpus": self.num_gpus,
+            "fp16": self.fp16,
         }
 
 
@@ -130,6 +136,7 @@ def build_approximate(
         num_gpus=settings.num_gpus,
         say=say,
     )
+    index = index.on_gpus(num_gpus=settings.num_gpus, fp16=settings.fp16, say=say)
     # Beside the index a quarter of the memory is free.
     room = max(exact.SMALLEST_MEMORY, memory // 4)
     truth = Truth.find(vectors, queries=queries, k=settings.k, seed=settings.seed, memory_bytes=room)
@@ -140,7 +147,9 @@ def build_approximate(
     )
     if search.value is not None:
         index.turn(search.value)
-    return Approximate(index, choice, search, recall, settings.target_recall)
+    return Approximate(
+        index, choice, search, recall, settings.target_recall, settings.num_gpus, settings.fp16
+    )
 
 
 def search_near(
@@ -158,9 +167,13 @@ def search_near(
         queries: rows.
         vectors: the corpus; may be a memory map.
         k: hits a query; -1 and -inf fill up where there are fewer.
-        per_hit: candidates scored for each hit, and 16 more.
+        per_hit: candidates scored for each hit, and 16 more where FAISS gives so many.
+
+    Raises:
+        InputError: FAISS on a GPU does not give so many hits.
     """
-    near = index.search(queries, k=min(k * per_hit + _MARGIN, len(index)))
+    least = min(k * per_hit, len(index))
+    near = index.search(queries, k=max(least, min(least + _MARGIN, index.most_hits)))
     return rescore(queries, vectors, rows=near.rows, k=k)
 
 
@@ -213,7 +226,8 @@ def _tuned(
     target: float,
     choice: Choice,
 ) -> tuple[SearchSettings, Recall]:
-    steps = [SearchSettings(*_most(index.knob), per_hit) for per_hit in _PER_HIT]
+    able = [each for each in _PER_HIT if min((truth.k + 1) * each, len(index)) <= index.most_hits]
+    steps = [SearchSettings(*_most(index.knob), per_hit) for per_hit in able or _PER_HIT[:1]]
     for step in steps:
         tuned = _tune_knob(index, vectors, truth, target=target, widest=step)
         if tuned is not None:

@@ -58,6 +58,7 @@ class Work:
         k: hits a query.
         first_pass: bytes of a number in the first pass.
         copied: bytes of a passage's numbers as they are copied beside it; 0 where they are only mapped.
+        product: bytes of a product of the first pass; 0 where none is kept but the largest of each block.
     """
 
     num_queries: int
@@ -66,6 +67,7 @@ class Work:
     k: int
     first_pass: int
     copied: int
+    product: int
 
 
 def parse_memory(text: str) -> int:
@@ -132,8 +134,8 @@ def _tile_row_bytes(work: Work, shard_rows: int) -> int:
     blocks = shard_rows // BLOCK
     whole = 2 * length >= blocks
     searched = min(BLOCK * length, shard_rows)
-    products = shard_rows * (work.first_pass + (4 if whole else 0)) + blocks * 16
-    return products + searched * (12 + work.first_pass) + 80 * (length + work.k) + 12 * work.dim
+    products = shard_rows * (work.product + (4 if whole else 0)) + blocks * 20
+    return products + searched * (12 + (work.product or 4)) + 80 * (length + work.k) + 12 * work.dim
 
 
 def _share(total: int, most: int, *, multiple: int) -> int:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.hits import Hits
+from retrieval_cl.indexing import first_pass as passes
 from retrieval_cl.indexing import order, shortlist
 from retrieval_cl.indexing.budget import (
     CHUNK_BYTES,
@@ -17,6 +18,7 @@ from retrieval_cl.indexing.budget import (
     Work,
     make_plan,
     parse_memory,
+    shortlist_length,
 )
 from retrieval_cl.indexing.hit_files import check_room, new_hits, scratch_hits
 from retrieval_cl.indexing.rows import Matrix, Rows, Vectors
@@ -83,7 +85,15 @@ def search(
     dtype = first_pass or _fast_dtype(len(wanted) * len(shards) * rows.dim, place)
     if len(wanted) < _BFLOAT16_ROWS:
         dtype = torch.float32
-    work = Work(len(wanted), len(shards), rows.dim, found, dtype.itemsize, shards.copied_bytes(place))
+    work = Work(
+        num_queries=len(wanted),
+        num_passages=len(shards),
+        dim=rows.dim,
+        k=found,
+        first_pass=dtype.itemsize,
+        copied=shards.copied_bytes(place),
+        product=passes.product_bytes(dtype, place),
+    )
     device_bytes = _device_budget(device_bytes, place)
     plan = make_plan(work, memory_bytes=memory_bytes, device=place, device_bytes=device_bytes)
     if out is None:
@@ -135,13 +145,16 @@ def _search_shard(
     """Updates the packed hits by those of one shard, which lives here alone: two never share the memory."""
     rows = passages.read(first, first + plan.shard_rows, device=device)
     shard = shortlist.make_shard(rows, first_row=first, first_pass=first_pass, device=device)
+    compared = passes.choose(shard, tile_rows=plan.tile_rows, count=shortlist_length(keys.shape[1]))
     for start in range(wave.start, wave.stop, plan.tile_rows):
         stop = min(start + plan.tile_rows, wave.stop)
         here = slice(start - wave.start, stop - wave.start)
         tile = queries.read(start, stop, device=device).to(torch.float32)
         norms = shortlist.checked_norms(tile, name="queries", first_row=start)
         before = keys[here].to(device)
-        keys[here] = search_tile(tile, shard, norms=norms, before=before, chunk_bytes=plan.chunk_bytes).cpu()
+        keys[here] = search_tile(
+            tile, compared, norms=norms, before=before, chunk_bytes=plan.chunk_bytes
+        ).cpu()
 
 
 def _unpack(keys: Int64[Tensor, "W k"], out: Hits, *, first: int) -> None:

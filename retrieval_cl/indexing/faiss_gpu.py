@@ -5,7 +5,8 @@ FAISS itself is an argument here: `faiss_index` alone imports it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from retrieval_cl.core.errors import InputError
@@ -62,6 +63,27 @@ def to_gpus(faiss: Any, index: Any, *, num_gpus: int, fp16: bool, say: Say) -> A
     except RuntimeError as error:
         say(f"FAISS cannot copy the {kind} to {num_gpus} GPU(s), it stays on the CPU: {last_line(error)}")
         return index
+
+
+@contextmanager
+def lists_found_on(faiss: Any, index: Any, *, num_gpus: int, say: Say) -> Iterator[None]:
+    """Inside, the list that a row belongs to is looked up on so many GPUs; codes are still made on the CPU.
+
+    Where the index has no lists, their centres have a search of their own (a graph), or there are no GPUs,
+    nothing changes.
+    """
+    ivf = faiss.try_extract_index_ivf(index) if num_gpus else None
+    if ivf is None or type(faiss.downcast_index(ivf.quantizer)).__name__ not in _HELD:
+        yield
+        return
+    centres, owned = faiss.downcast_index(ivf.quantizer), ivf.own_fields
+    # Rows must meet the centres that a search will meet: not rounded.
+    copy = to_gpus(faiss, centres, num_gpus=num_gpus, fp16=False, say=say)
+    ivf.own_fields, ivf.quantizer = False, copy
+    try:
+        yield
+    finally:
+        ivf.quantizer, ivf.own_fields = centres, owned
 
 
 def check_limits(k: int, nprobe: int | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from retrieval_cl.indexing.bm25 import Lexical
 from retrieval_cl.indexing.faiss_gpu import Say
 from retrieval_cl.indexing.index import FAISS, LEXICAL, PASSAGES, Index
 from retrieval_cl.indexing.passages import write_passages
+from retrieval_cl.indexing.thumbnails import write_thumbnails
 
 KIND = "index"
 _ENCODER = "encoder"
@@ -38,6 +39,7 @@ def write_index(
     faiss: FaissSettings | None = None,
     query_vectors: Float32[np.ndarray, "Q D"] | None = None,
     lexical: Lexical | None = None,
+    thumbnails: Iterable[bytes] | None = None,
     made_by: Mapping[str, object] | None = None,
     say: Say = lambda line: None,
 ) -> Approximate | None:
@@ -55,6 +57,7 @@ def write_index(
         faiss: the FAISS index to build; None searches exactly and needs no faiss.
         query_vectors: real queries by which its recall is measured; None: rows of the corpus stand in.
         lexical: BM25 over the same passages, for hybrid search.
+        thumbnails: a JPEG file of each row, where they are images.
         made_by: further facts for the manifest (data set, versions, settings).
         say: gets a line on the FAISS index.
 
@@ -75,6 +78,8 @@ def write_index(
             built.index.save(part / FAISS)
         if lexical is not None:
             lexical.save(part / LEXICAL)
+        if thumbnails is not None:
+            assert write_thumbnails(part, thumbnails) == len(vectors)
         write_manifest(
             part,
             KIND,
@@ -85,6 +90,7 @@ def write_index(
             faiss_factory=None if built is None else built.choice.factory,
             faiss=None if built is None else built.to_json(),
             lexical=lexical is not None,
+            modality="text" if thumbnails is None else "images",
             made_by=dict(made_by or {}),
             files=_describe(part),
         )

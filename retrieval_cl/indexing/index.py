@@ -19,6 +19,7 @@ from retrieval_cl.indexing.bm25 import Lexical
 from retrieval_cl.indexing.faiss_index import FaissIndex
 from retrieval_cl.indexing.passages import Passage, PassageFile
 from retrieval_cl.indexing.postings import Words
+from retrieval_cl.indexing.thumbnails import Thumbnails
 
 PASSAGES, FAISS, LEXICAL = "passages.parquet", "index.faiss", "lexical"
 
@@ -61,6 +62,17 @@ class Index:
             self.folder / store.VECTORS, num_bytes=self.manifest["files"][store.VECTORS]["bytes"]
         )
 
+    @property
+    def holds_images(self) -> bool:
+        """Whether its rows are images, not texts."""
+        # Indexes of before there were any do not say.
+        return self.manifest.get("modality") == "images"
+
+    @cached_property
+    def thumbnails(self) -> Thumbnails:
+        """Small pictures of its rows. Raises InputError where it holds texts."""
+        return Thumbnails.open(self.folder)
+
     @cached_property
     def has_words(self) -> bool:
         """Whether `search_words` can be used."""
@@ -102,10 +114,19 @@ class Index:
         """Ids, titles and texts of rows that `search` gave; -1 must not come here."""
         return self._passages.take(rows)
 
+    def row_of(self, name: str) -> int | None:
+        """The row with this id; None where there is none."""
+        return self._passages.row_of(name)
+
     @cached_property
     def _faiss(self) -> FaissIndex | None:
+        if self.manifest["faiss_factory"] is None:
+            return None
         # The file holds the knob as it was tuned.
-        return None if self.manifest["faiss_factory"] is None else FaissIndex.load(self.folder / FAISS)
+        index = FaissIndex.load(self.folder / FAISS)
+        # Indexes of before GPUs searched do not say.
+        described = {"gpus": 0, "fp16": True} | (self.manifest.get("faiss") or {})
+        return index.on_gpus(num_gpus=described["gpus"], fp16=described["fp16"], at_most=True)
 
     @property
     def _per_hit(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import pyarrow
@@ -54,6 +54,15 @@ class PassageFile:
     def take(self, rows: Sequence[int]) -> list[Passage]:
         """The passages of the given rows, in that order; -1 is no row and must not come here."""
         return [self._take_one(int(row)) for row in rows]
+
+    def row_of(self, name: str) -> int | None:
+        """The row with this id; None where there is none."""
+        return self._rows.get(name)
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        names = self._file.read(columns=["id"]).column(0).to_pylist()
+        return {name: row for row, name in enumerate(names)}
 
     def _take_one(self, row: int) -> Passage:
         assert 0 <= row < len(self), row

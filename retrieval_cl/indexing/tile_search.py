@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
-from retrieval_cl.indexing import order, shortlist
+from retrieval_cl.indexing import order
 from retrieval_cl.indexing.budget import shortlist_length
-from retrieval_cl.indexing.shortlist import Bounds, Shard
+from retrieval_cl.indexing.first_pass import FirstPass
+from retrieval_cl.indexing.shortlist import Shard
 
 
 def search_tile(
     queries: Float32[Tensor, "Q D"],
-    shard: Shard,
+    first: FirstPass,
     *,
     norms: Float32[Tensor, " Q"],
     before: Int64[Tensor, "Q k"],
@@ -23,14 +24,14 @@ def search_tile(
 
     Args:
         queries: on the shard's device.
-        shard: the passages.
+        first: the first pass of the shard.
         norms: of the queries.
         before: packed hits (`order.pack`), best first, of other passages.
         chunk_bytes: of terms to hold at a time while scoring.
     """
-    k = before.shape[1]
-    products, bounds = shortlist.multiply(queries, shard, norms=norms)
-    values, columns, rest = shortlist.select(products, count=shortlist_length(k))
+    k, shard = before.shape[1], first.shard
+    bounds = first.compare(queries, norms=norms)
+    values, columns, rest = first.shortlist(shortlist_length(k))
     # At least k passages of the shortlist, or those found before, reach the floor.
     floor = order.unpack(before[:, -1:])[0]
     if values.shape[1] >= k:
@@ -44,10 +45,8 @@ def search_tile(
         keys[row] = _widen(
             queries[row],
             shard,
-            products=products[row],
-            bounds=bounds.take(row),
+            columns=first.reaching(row, reached[row]),
             before=before[row],
-            reached=reached[row],
             chunk_bytes=chunk_bytes,
         )
     return keys
@@ -57,15 +56,11 @@ def _widen(
     query: Float32[Tensor, "1 D"],
     shard: Shard,
     *,
-    products: Float[Tensor, "1 S"],
-    bounds: Bounds,
+    columns: Int64[Tensor, "1 N"],
     before: Int64[Tensor, "1 k"],
-    reached: Float32[Tensor, "1 1"],
     chunk_bytes: int,
 ) -> Int64[Tensor, "1 k"]:
     """Scores every passage that can reach what the shortlist's k-th hit reached."""
-    values = products.float()
-    columns = ((values > -torch.inf) & (bounds.upper(values) >= reached)).nonzero()[None, :, 1]
     wanted = torch.ones_like(columns, dtype=torch.bool)
     found = _score(query, shard, columns=columns, wanted=wanted, chunk_bytes=chunk_bytes)
     return order.best(torch.cat([before, found], dim=1), k=before.shape[1])

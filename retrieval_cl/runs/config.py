@@ -51,7 +51,13 @@ class IndexConfig(Settings):
         description="bound on what building the FAISS index takes beside the vectors, as '2GiB'; null: none",
     )
     gpus: int | None = Field(
-        None, ge=0, description="GPUs that train the FAISS index; null: all that FAISS sees; 0: none"
+        None,
+        ge=0,
+        description="GPUs on which FAISS trains, sorts rows into lists and searches; several hold a share of "
+        "the rows each; null: all that FAISS sees; 0: none",
+    )
+    gpu_fp16: bool | None = Field(
+        None, description="on GPUs, FAISS keeps Flat vectors and the tables of PQ in float16; null: true"
     )
     lexical: bool = Field(True, description="also index words, for search --mode bm25 and hybrid")
     k1: float | None = Field(

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval_cl.core.errors import InputError
-from retrieval_cl.indexing import exact, order, shortlist, tile_search
+from retrieval_cl.indexing import exact, first_pass, order, shortlist, tile_search
 from retrieval_cl.indexing.budget import Plan, shortlist_length
 from retrieval_cl.indexing.hit_files import map_hits
 
@@ -139,6 +139,20 @@ def test_result_that_does_not_fit_is_mapped_and_leaves_no_file(tmp_path, monkeyp
     assert_equal_hits(hits, roomy.scores, roomy.rows)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_shortlist_holds_the_largest_products_whether_or_not_blocks_are_skipped(dtype):
+    products = torch.randn(7, 6400, generator=torch.Generator().manual_seed(0)).to(dtype)
+    products[0] = -products[0].abs()
+    products[1, 3:] = -torch.inf
+    products[2] = 0.0
+    for count in (5, 99, 150, 6400):
+        values, columns, rest = shortlist.select(products, count=count)
+        wanted = products.float().sort(dim=1, descending=True).values
+        assert torch.equal(values, wanted[:, :count])
+        assert torch.equal(products.float().gather(1, columns), values)
+        assert (rest[:, 0] >= wanted[:, count] if count < 6400 else rest[:, 0] == -torch.inf).all()
+
+
 def test_block_selection_is_used_and_equals_full_sort():
     rng = np.random.default_rng(2)
     queries, passages = unit(rng, 40, 16), unit(rng, 20_000, 16)
@@ -179,9 +193,11 @@ def test_no_score_leaves_the_bounds_of_the_first_pass(dtype, scale, num_queries)
     queries = torch.from_numpy(unit(rng, num_queries, 96, centre=0.5) * np.float32(scale))
     passages = torch.from_numpy(unit(rng, 500, 96, centre=0.5) * np.float32(scale))
     shard = shortlist.make_shard(passages, first_row=0, first_pass=dtype, device=torch.device("cpu"))
-    products, bounds = shortlist.multiply(queries, shard, norms=queries.norm(dim=1))
+    compared = first_pass.choose(shard, tile_rows=num_queries, count=600)
+    bounds = compared.compare(queries, norms=queries.norm(dim=1))
     scores = queries.double() @ passages.double().T
-    inner = products[:, :500].float()
+    products, columns, _ = compared.shortlist(512)
+    inner = torch.empty(num_queries, 512).scatter_(1, columns, products)[:, :500]
     assert bool((bounds.lower(inner) <= scores).all() and (scores <= bounds.upper(inner)).all())
     # And they are no wider than what makes them useful.
     width = (bounds.upper(inner) - bounds.lower(inner)).max() / scale**2
