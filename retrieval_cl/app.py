@@ -12,9 +12,11 @@ import typer
 from retrieval_cl.config import refuse_overrides, set_output
 from retrieval_cl.console import TRACEBACK, bar, run_app, say, tell, training_stops, typed_command
 from retrieval_cl.core.errors import InputError
+from retrieval_cl.demo_command import demo
+from retrieval_cl.image_commands import copies, search_images
 from retrieval_cl.mine_command import mine
 from retrieval_cl.options import Config, Data, Mode, ModelName, Output, Set
-from retrieval_cl.runs.models import config_for, config_to_train, find_model
+from retrieval_cl.runs.models import config_to_train, find_model
 
 VECTORS = Path("vectors.npy")
 # typer has carried click under several names: its error for a wrong command line, wherever that lies.
@@ -95,20 +97,24 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that stands there.")] = False,
     set_: Set = None,
 ) -> None:
-    """Train a retriever: rounds of mining and training, then an evaluation beside BM25.
+    """Train a retriever on texts, or an encoder of images without labels; then measure it.
+
+    On texts: rounds of mining and training, then an evaluation beside BM25. On images (SimCLR, MoCo, BYOL):
+    nearest neighbours and a linear classifier, beside raw pixels and the untrained encoder.
 
     Examples:
     * `retrieval-cl train configs/tldr_static.yaml --set source.path=data/tldr`
     * `retrieval-cl train --data data/my_set --output runs/mine`
+    * `retrieval-cl train configs/simclr_digits.yaml`
     * `retrieval-cl train runs/mine --resume`
     """
     settings = config_to_train(config, output=output, overrides=set_ or (), data=data)
-    from retrieval_cl.runs import train as story
+    from retrieval_cl.runs.stories import train_story
     from retrieval_cl.training.progress import make_display
 
+    story = train_story(settings)
     with training_stops():
-        done = story.train(
-            settings,
+        done = story(
             resume=resume,
             overwrite=overwrite,
             command=typed_command(sys.argv[1:]),
@@ -120,6 +126,8 @@ def train(
 
 
 app.command()(mine)
+app.command()(copies)
+app.add_typer(demo, name="demo")
 
 
 @app.command("eval")
@@ -132,27 +140,22 @@ def evaluate(
     trec: Annotated[bool, typer.Option("--trec", help="Also write TREC run files.")] = False,
     set_: Set = None,
 ) -> None:
-    """Measure a model on a split, beside tuned BM25 and the hybrid of both.
+    """Measure a model on a split: of texts beside tuned BM25 and the hybrid, of images beside raw pixels.
 
     Examples:
     * `retrieval-cl eval runs/tldr`
     * `retrieval-cl eval runs/tldr --data data/cacm --set evaluation.split=test`
     * `retrieval-cl eval runs/mined --against runs/control`
+    * `retrieval-cl eval runs/simclr_digits --against runs/byol_digits`
     """
     refuse_overrides(set_ or (), used=("source", "evaluation", "index"), command="eval")
     found = find_model(model)
-    settings = config_for(found, config=config, overrides=set_ or (), data=data)
-    from retrieval_cl.runs import evaluate as story
+    second = None if against is None else find_model(against)
+    from retrieval_cl.runs.stories import eval_story
 
-    done = story.evaluate(
-        settings,
-        found,
-        against=None if against is None else find_model(against),
-        output=output or found.folder / f"eval-{settings.evaluation.split}",
-        write_trec=trec,
-        say=say,
-    )
-    tell(done.scoreboard.text())
+    story = eval_story(found, config=config, overrides=set_ or (), data=data, output=output)
+    done = story(against=second, write_trec=trec, say=say)
+    tell(done.text())
     tell(f"\nwritten to {done.folder}")
 
 
@@ -169,10 +172,11 @@ def index(
     memory: Annotated[str | None, typer.Option(help="For building FAISS: 2GiB.")] = None,
     set_: Set = None,
 ) -> None:
-    """Index a corpus for search: vectors, words, texts, and the model they belong to.
+    """Index a corpus for search: vectors, words, texts, and the model they belong to; or images.
 
     Examples:
     * `retrieval-cl index runs/tldr`
+    * `retrieval-cl index runs/simclr_digits --data photos/ --output photos.index`
     * `retrieval-cl index runs/tldr --corpus notes.jsonl --output notes.index --copy-model`
     * `retrieval-cl index runs/tldr --factory auto --target-recall 0.98 --memory 2GiB`
     """
@@ -182,24 +186,19 @@ def index(
     found = find_model(model)
     named = {"factory": factory, "target_recall": target_recall, "memory": memory}
     given = [f"index.{key}={value}" for key, value in named.items() if value is not None] + (set_ or [])
-    settings = config_for(found, config=config, overrides=given, data=data, needs_data=corpus is None)
-    from retrieval_cl.runs import index as story
+    from retrieval_cl.runs.stories import index_story
 
+    story = index_story(found, config=config, overrides=given, data=data, corpus=corpus)
     with bar("encoding") as progress:
-        done = story.index_corpus(
-            settings,
-            found,
-            corpus=corpus,
-            output=output or found.folder / "index",
-            copy_model=copy_model,
-            say=say,
-            progress=progress,
+        done = story(
+            output=output or found.folder / "index", copy_model=copy_model, say=say, progress=progress
         )
     words = "" if done.words is None else f", BM25 with {done.words}"
-    tell(f"{done.num_passages:,} passages in {done.folder}{words} ({done.seconds:.1f} s)")
+    tell(f"{done.num_passages:,} {done.what} in {done.folder}{words} ({done.seconds:.1f} s)")
     if done.faiss is not None:
         tell(done.faiss)
-    tell(f'next: retrieval-cl search {done.folder} "your question"')
+    asked = '"your question"' if done.what == "passages" else "IMAGE --sheet hits.html"
+    tell(f"next: retrieval-cl search {done.folder} {asked}")
 
 
 @app.command()
@@ -211,17 +210,24 @@ def search(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     model: Annotated[str | None, typer.Option(help="Default: the model that the index names.")] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Compare files with their hashes.")] = False,
+    sheet: Annotated[Path | None, typer.Option(help="Images: also write hits.html or .png.")] = None,
 ) -> None:
-    """Search an index.
+    """Search an index: of texts by a question, of images by image files or by ids of its images.
 
     Examples:
     * `retrieval-cl search runs/quickstart/index "how do I read a file line by line"`
     * `retrieval-cl search runs/tldr "list open ports" -k 5 --mode hybrid`
     * `retrieval-cl search runs/tldr "list open ports" --json`
     """
-    from retrieval_cl.runs.search import Searcher
+    from retrieval_cl.runs.search import Searcher, find_index
 
-    answer = Searcher(index, model=model, check_hashes=verify).search(" ".join(query), k=k, mode=mode)
+    opened = find_index(index, check_hashes=verify)
+    if opened.holds_images:
+        search_images(opened, query, k=k, mode=mode, as_json=as_json, model=model, sheet=sheet)
+        return
+    if sheet is not None:
+        raise InputError(f"--sheet {sheet} has no effect: {opened.folder} holds texts")
+    answer = Searcher(opened, model=model).search(" ".join(query), k=k, mode=mode)
     if as_json:
         tell(json.dumps(answer.to_json(), ensure_ascii=False, indent=2))
         return

@@ -28,9 +28,18 @@ class Augmentation(Protocol):
     """Makes one random view of each image."""
 
     def __call__(
-        self, images: UInt8[Tensor, "B 3 H W"], *, generator: torch.Generator
+        self,
+        images: UInt8[Tensor, "B 3 H W"],
+        *,
+        generator: torch.Generator,
+        first: int = 0,
+        total: int | None = None,
     ) -> Float[Tensor, "B 3 S S"]:
-        """Normalised views on the images' device; the generator lives on the host, whatever the device."""
+        """Normalised views on the images' device; the generator lives on the host, whatever the device.
+
+        `images` are those from place `first` on of a batch of `total` (None: all of it). Numbers are drawn
+        for the whole batch: the parts of a batch, joined, are its views.
+        """
 
 
 @final
@@ -69,16 +78,24 @@ class RandomView:
 
     @torch.no_grad()
     def __call__(
-        self, images: UInt8[Tensor, "B 3 H W"], *, generator: torch.Generator
+        self,
+        images: UInt8[Tensor, "B 3 H W"],
+        *,
+        generator: torch.Generator,
+        first: int = 0,
+        total: int | None = None,
     ) -> Float[Tensor, "B 3 S S"]:
         """Normalised views on the images' device.
 
         Args:
             images: in any memory layout.
             generator: of the host; equal states give equal parameters on every device.
+            first: the place of the first of `images` in its batch.
+            total: images in that batch, for all of which numbers are drawn; None: those that are given.
         """
-        drawn = self.draw(len(images), source=(images.shape[2], images.shape[3]), generator=generator)
-        return self.apply(images, drawn)
+        source = (images.shape[2], images.shape[3])
+        drawn = self.draw(len(images) if total is None else total, source=source, generator=generator)
+        return self.apply(images, drawn.take(slice(first, first + len(images))))
 
     def draw(self, count: int, *, source: tuple[int, int], generator: torch.Generator) -> Drawn:
         """What is done to each of `count` images of height and width `source`."""
@@ -141,10 +158,16 @@ class TwoViews:
         self.first, self.second = first, second
 
     def __call__(
-        self, images: UInt8[Tensor, "B 3 H W"], *, generator: torch.Generator
+        self,
+        images: UInt8[Tensor, "B 3 H W"],
+        *,
+        generator: torch.Generator,
+        first: int = 0,
+        total: int | None = None,
     ) -> tuple[Float[Tensor, "B 3 S S"], Float[Tensor, "B 3 S S"]]:
-        """Both views; row i of each shows image i. The generator lives on the host, whatever the device."""
-        return self.first(images, generator=generator), self.second(images, generator=generator)
+        """Both views; row i of each shows image i. `first` and `total` as `Augmentation` takes them."""
+        view_a = self.first(images, generator=generator, first=first, total=total)
+        return view_a, self.second(images, generator=generator, first=first, total=total)
 
 
 def build_views(

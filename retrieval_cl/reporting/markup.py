@@ -9,7 +9,7 @@ from typing import final
 
 # HTML has no place for these, escaped or not; tab and line feed stay.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff]")
-_VOID = frozenset({"br", "hr", "meta", "link", "wbr"})
+_VOID = frozenset({"br", "hr", "img", "meta", "link", "wbr"})
 
 
 @final

@@ -49,6 +49,8 @@ from retrieval_cl.reporting.wording import (
     score_label,
 )
 
+_OF_QUERIES = "Mean over the test queries, 95% bootstrap interval below it."
+
 
 def headline(results: Results, *, metric: str) -> list[Html]:
     """One tile a system with its number."""
@@ -65,8 +67,11 @@ def headline(results: Results, *, metric: str) -> list[Html]:
     return [tiles(items)] if items else []
 
 
-def results_table(results: Results) -> list[Html]:
-    """Systems by metrics with intervals, the best mean of each column emphasised, and a picture of it."""
+def results_table(results: Results, *, note: str = _OF_QUERIES) -> list[Html]:
+    """Systems by metrics with intervals, the best mean of each column emphasised, and a picture of it.
+
+    `note`: what the numbers are the mean of, and what the intervals are.
+    """
     metrics = list(dict.fromkeys(metric for row in results.values() for metric in row))
     if not metrics:
         return []
@@ -83,8 +88,8 @@ def results_table(results: Results) -> list[Html]:
         ]
         for name, row in results.items()
     ]
-    note = "Mean over the test queries, 95% bootstrap interval below it. Best mean of each column in colour."
-    pieces = [table(["system", *metrics], rows, caption=note)]
+    caption = f"{note} Best mean of each column in colour."
+    pieces = [table(["system", *metrics], rows, caption=caption)]
     if len(results) > 1:
         drawn = metric_intervals(results, metrics=metrics[:3])
         caption = (
@@ -149,17 +154,19 @@ def histograms(scores: Scores) -> list[Html]:
     ]
 
 
-def collapse(arms: Sequence[Arm], *, dim: int) -> list[Html]:
-    """The verdicts on collapse and the curves they rest on."""
+def collapse(
+    arms: Sequence[Arm], *, dim: int, what: str = "texts", pair: str = "a query and its passage"
+) -> list[Html]:
+    """The verdicts on collapse and the curves they rest on; `what` is embedded, `pair` drawn together."""
     found = [(arm, collapse_verdict(arm, dim=dim)) for arm in arms]
     verdicts = [verdict(said[1], kind=said[0]) for _, said in found if said is not None]
     if not verdicts:
         return []
     caption = (
-        "Collapse: all texts get nearly the same vector (low spread, uniformity near 0), or the vectors use "
-        "few axes (low effective rank; it cannot exceed the number of rows measured). The shaded zones are "
-        "rules of thumb. Alignment: lower means that a query and its passage are closer; alone it tells "
-        "nothing about collapse."
+        f"Collapse: all {what} get nearly the same vector (low spread, uniformity near 0), or the vectors "
+        "use few axes (low effective rank; it cannot exceed the number of rows measured). The shaded zones "
+        f"are rules of thumb. Alignment: lower means that {pair} are closer; alone it tells nothing about "
+        "collapse."
     )
     drawn = [arm for arm, said in found if said is not None]
     return [*verdicts, figure(health_curves(drawn, dim=dim), caption=caption)]

@@ -31,6 +31,9 @@ _ROLES = MappingProxyType(
         "hybrid": "indigo",
         "zero-shot": "slate",
         "fine-tuned": "teal",
+        "trained encoder": "teal",
+        "raw pixels": "ochre",
+        "before training": "slate",
         "positives": "teal",
         "in-batch": "slate",
     }

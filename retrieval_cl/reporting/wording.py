@@ -21,6 +21,9 @@ _SYSTEMS = MappingProxyType(
         "hybrid": ("Hybrid", "the hybrid", "hard negatives and BM25, ranks fused"),
         "zero-shot": ("Zero-shot", "the model before training", "the same model before training"),
         "fine-tuned": ("Fine-tuned", "the fine-tuned model", "the same model after training"),
+        "trained encoder": ("Trained encoder", "the trained encoder", "after training without labels"),
+        "raw pixels": ("Raw pixels", "raw pixels", "no encoder: the cosine of the pixels"),
+        "before training": ("Before training", "the encoder before training", "the weights it began with"),
     }
 )
 _SCORES = MappingProxyType({"in-batch": "in-batch negatives", "mined": "mined negatives"})

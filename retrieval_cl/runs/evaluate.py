@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -31,6 +31,10 @@ class Evaluated:
     scoreboard: Scoreboard
     folder: Path
 
+    def text(self) -> str:
+        """The outcome, for a terminal."""
+        return self.scoreboard.text()
+
 
 def evaluate(
     config: RunConfig,
@@ -55,7 +59,9 @@ def evaluate(
         InputError: a model cannot be loaded, or the data is missing, broken or without that split.
     """
     watch = Stopwatch()
-    models = _named(model, against)
+    if against is not None and against.embeds != "texts":
+        raise InputError(f"--against {against.path}: a model of images, the first is one of texts")
+    models = name_models(model, against, taken=(BM25, HYBRID))
     encoders = {name: on_device(load_encoder(one.path)) for name, one in models.items()}
     with watch("data"):
         data = load(config.source)
@@ -87,10 +93,15 @@ def evaluate(
     return Evaluated(scoreboard, output)
 
 
-def _named(model: Model, against: Model | None) -> dict[str, Model]:
+def name_models(model: Model, against: Model | None, *, taken: Sequence[str]) -> dict[str, Model]:
+    """The models by names for tables: short ones, where these are clear and not taken.
+
+    Raises:
+        InputError: both are the same.
+    """
     models = [model] if against is None else [model, against]
     if len({one.path for one in models}) < len(models):
         raise InputError(f"--against {model.path}: the same model as the first")
     short = {one.name: one for one in models}
-    is_clear = len(short) == len(models) and not short.keys() & {BM25, HYBRID}
+    is_clear = len(short) == len(models) and not short.keys() & set(taken)
     return short if is_clear else {one.path: one for one in models}

@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Literal, final
 
-from retrieval_cl.config import RunConfig, load_config, set_output
+from retrieval_cl.config import (
+    AnyRunConfig,
+    ImageRunConfig,
+    RunConfig,
+    load_any_config,
+    load_config,
+    load_image_config,
+    set_output,
+)
 from retrieval_cl.core.errors import InputError
-from retrieval_cl.core.files import MANIFEST
+from retrieval_cl.core.files import MANIFEST, read_json
+from retrieval_cl.encoders.image_config import IMAGE_FOLDER_KIND
 from retrieval_cl.runs.run_folder import CONFIG, MODEL
 
 _MODULES = "modules.json"
@@ -24,11 +33,13 @@ class Model:
         path: what the encoder is loaded from: a folder, or a Hugging Face id.
         name: short, for tables.
         run: the folder of the run it came from; None for others.
+        embeds: what it is a model of.
     """
 
     path: str
     name: str
     run: Path | None
+    embeds: Literal["texts", "images"] = "texts"
 
     @property
     def is_folder(self) -> bool:
@@ -42,7 +53,7 @@ class Model:
 
 
 def find_model(name: str) -> Model:
-    """Finds a run folder (as `train` leaves it), a sentence-transformers folder, or takes `name` as an id.
+    """Finds a run folder (as `train` leaves it), a folder of a model, or takes `name` as an id.
 
     Raises:
         InputError: the folder is there but holds no model.
@@ -53,6 +64,10 @@ def find_model(name: str) -> Model:
     if (folder / _MODULES).is_file():
         run = folder.parent if (folder.parent / CONFIG).is_file() else None
         return Model(str(folder), (folder if run is None else run).resolve().name, run)
+    for model in (folder / MODEL, folder):
+        if _embeds_images(model):
+            run = model.parent if (model.parent / CONFIG).is_file() else None
+            return Model(str(model), (folder if run is None else run).resolve().name, run, "images")
     if folder.is_dir():
         why = (
             "training has not finished: `retrieval-cl train ... --resume` goes on with it"
@@ -79,8 +94,7 @@ def config_for(
     Raises:
         InputError: as `load_config`; or nothing says which data to read.
     """
-    own = None if model is None or model.run is None else model.run / CONFIG
-    path = config if config is not None else own
+    path = config if config is not None else _own_config(model)
     if needs_data and path is None and data is None and not _names_source(overrides):
         raise InputError(
             "no data named: give --data FOLDER, or --config FILE with source settings "
@@ -89,9 +103,23 @@ def config_for(
     return load_config(path, overrides, data=data)
 
 
+def image_config_for(
+    model: Model, *, config: Path | None, overrides: Sequence[str], data: str | None = None
+) -> ImageRunConfig:
+    """As `config_for`, for a model of images.
+
+    Raises:
+        InputError: as `load_config`; or nothing says which images to read.
+    """
+    path = config if config is not None else _own_config(model)
+    if path is None and data is None and not _names_source(overrides):
+        raise InputError("no images named: give --data FOLDER, or --config FILE with source settings")
+    return load_image_config(path, overrides, data=data)
+
+
 def config_to_train(
     config: Path | None, *, output: Path | None, overrides: Sequence[str], data: str | None
-) -> RunConfig:
+) -> AnyRunConfig:
     """The config to train with; `config` may be the folder of a run, which then is the output too.
 
     Raises:
@@ -99,10 +127,20 @@ def config_to_train(
     """
     if config is not None and config.is_dir():
         overrides = [*overrides, *set_output(output or config)]
-        return load_config(config / CONFIG, overrides, data=data)
+        return load_any_config(config / CONFIG, overrides, data=data)
     if config is None and data is None and not _names_source(overrides):
         raise InputError("nothing to train on: give a config, or --data FOLDER")
-    return load_config(config, [*overrides, *set_output(output)], data=data)
+    return load_any_config(config, [*overrides, *set_output(output)], data=data)
+
+
+def _own_config(model: Model | None) -> Path | None:
+    return None if model is None or model.run is None else model.run / CONFIG
+
+
+def _embeds_images(folder: Path) -> bool:
+    """Whether it is the folder of an image encoder."""
+    manifest = folder / MANIFEST
+    return manifest.is_file() and read_json(manifest).get("kind") == IMAGE_FOLDER_KIND
 
 
 def _names_source(overrides: Sequence[str]) -> bool:

@@ -23,7 +23,7 @@ from retrieval_cl.runs.prepare import PreparedText, prepare_text
 from retrieval_cl.runs.recipes import control_config, with_source
 from retrieval_cl.runs.run_folder import MODEL, REPORT, enter
 from retrieval_cl.runs.scoreboard import Scoreboard
-from retrieval_cl.runs.search import Answer, Searcher
+from retrieval_cl.runs.search import Answer, Searcher, find_index
 from retrieval_cl.runs.stopwatch import Stopwatch, peak_rss_gib
 from retrieval_cl.runs.train import encoder_for
 from retrieval_cl.sources.beir import write_beir
@@ -127,7 +127,7 @@ def quickstart(
             data=data,
         )
     with watch("example searches"):
-        searcher = Searcher(folder / INDEX)
+        searcher = Searcher(find_index(folder / INDEX))
         answers = [searcher.search(question, k=3) for question in QUESTIONS]
     story = _Story(config, source, data, held_out, scoreboard, runs, command)
     story.write(folder, seconds=_stages(watch, runs), watch=watch)

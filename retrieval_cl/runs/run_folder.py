@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from retrieval_cl.config import RunConfig, load_config
+from retrieval_cl.config import AnyRunConfig, load_any_config
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.reading import save_settings
 
@@ -17,10 +17,10 @@ CHECKPOINTS = "checkpoints"
 BEST = "best"
 REPORT = "report.html"
 # What decides the meaning of a checkpoint beside the settings of training, which it checks itself.
-_SECTIONS = ("source", "encoder", "method", "mining")
+_SECTIONS = ("source", "augmentation", "encoder", "method", "mining")
 
 
-def enter(folder: Path, config: RunConfig, *, resume: bool, overwrite: bool) -> None:
+def enter(folder: Path, config: AnyRunConfig, *, resume: bool, overwrite: bool) -> None:
     """Makes the folder ready for a run and writes its config; `overwrite` removes the run that stands there.
 
     Raises:
@@ -38,7 +38,7 @@ def enter(folder: Path, config: RunConfig, *, resume: bool, overwrite: bool) -> 
     save_settings(config, folder / CONFIG, comment=f"retrieval-cl train {folder / CONFIG}")
 
 
-def check_entry(folder: Path, config: RunConfig, *, resume: bool, overwrite: bool) -> None:
+def check_entry(folder: Path, config: AnyRunConfig, *, resume: bool, overwrite: bool) -> None:
     """Whether a run may start, or go on, in the folder; changes nothing.
 
     Raises:
@@ -55,11 +55,16 @@ def check_entry(folder: Path, config: RunConfig, *, resume: bool, overwrite: boo
         )
 
 
-def _check_settings(folder: Path, config: RunConfig) -> None:
+def _check_settings(folder: Path, config: AnyRunConfig) -> None:
     if not (folder / CONFIG).is_file():
         raise InputError(f"{folder}: no run to resume (no {CONFIG}); start without --resume")
-    before = load_config(folder / CONFIG)
-    for section in _SECTIONS:
+    before = load_any_config(folder / CONFIG)
+    if type(before) is not type(config):
+        raise InputError(
+            f"{folder / CONFIG}: started with source.kind {before.source.kind!r}, now it is "
+            f"{config.source.kind!r}; `retrieval-cl train {folder} --resume` takes its own settings"
+        )
+    for section in (name for name in _SECTIONS if name in type(config).model_fields):
         then, now = getattr(before, section), getattr(config, section)
         for key in type(now).model_fields:
             if getattr(then, key) != getattr(now, key):

@@ -62,26 +62,30 @@ class Answer:
         return asdict(self)
 
 
+def find_index(folder: Path, *, check_hashes: bool = False) -> Index:
+    """Opens an index.
+
+    Args:
+        folder: the index, or a run that holds one.
+        check_hashes: compare every file with its hash, not its size alone.
+
+    Raises:
+        InputError: the index is missing, half written, or no index.
+    """
+    inside = folder / "index"
+    return open_index(
+        inside if inside.is_dir() and not (folder / "manifest.json").is_file() else folder,
+        check_hashes=check_hashes,
+    )
+
+
 @final
 class Searcher:
     """An open index with its model, which is loaded with the first search that needs it."""
 
-    def __init__(self, folder: Path, *, model: str | None = None, check_hashes: bool = False) -> None:
-        """Opens the index.
-
-        Args:
-            folder: the index, or a run that holds one.
-            model: folder or id of the model; None: the one the index names.
-            check_hashes: compare every file with its hash, not its size alone.
-
-        Raises:
-            InputError: the index is missing, half written, or no index.
-        """
-        inside = folder / "index"
-        self.index: Index = open_index(
-            inside if inside.is_dir() and not (folder / "manifest.json").is_file() else folder,
-            check_hashes=check_hashes,
-        )
+    def __init__(self, index: Index, *, model: str | None = None) -> None:
+        """`model`: folder or id of the model; None: the one the index names."""
+        self.index = index
         self._model = model
         self._encoder: TextEncoder | None = None
 

@@ -110,8 +110,8 @@ def test_no_look_is_no_fault():
 @pytest.mark.parametrize("name", FAULTS)
 def test_line_says_step_numbers_and_setting(name):
     line = str(diagnose(looks(FAULTS[name])))
-    step = 50 * len(FAULTS[name])
-    assert line.startswith(f"{name} at step {step}: in {len(FAULTS[name])} looks in a row ")
+    step, rule = 50 * len(FAULTS[name]), next(rule for rule in RULES if rule.name == name)
+    assert line.startswith(f"{name} at step {step}: in {rule.looks} looks in a row ")
     assert "\n" not in line and "unknown" not in line
     assert "method." in line or "training." in line
 

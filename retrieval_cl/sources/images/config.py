@@ -66,6 +66,17 @@ class ImageSourceConfig(Settings):
         description="largest decoded data set kept in memory, in 10^9 bytes; a larger one stays on disk, "
         "memory-mapped, and needs cache_dir",
     )
+    device_gb: float = Field(
+        default=4.0,
+        ge=0,
+        description="largest decoded data set that lies on the GPU while it is trained on, in 10^9 bytes; a "
+        "larger one is copied batch by batch; 0: never; without a GPU nothing is copied",
+    )
+    near_copies: bool = Field(
+        default=False,
+        description="train images that look alike (perceptual hash, checked on thumbnails) are one item, as "
+        "those with equal pixels always are: never each other's negatives; costs half a minute for 50,000",
+    )
     cache_dir: str | None = Field(
         default=None,
         description="folder where decoded images are kept for later runs; None: decoded anew by each run",

@@ -66,6 +66,21 @@ def find_copies(images: Images, *, near: Int64[np.ndarray, "P 2"] | None = None)
     return Copies(same, pairs, _components(np.concatenate([own, pairs]), len(same)))
 
 
+def join_items(groups: Int64[np.ndarray, " N"], pairs: Int64[np.ndarray, "P 2"]) -> Int64[np.ndarray, " N"]:
+    """Item ids after both rows of each pair, and all that share an item with either, have become one item.
+
+    Args:
+        groups: item id of each row.
+        pairs: of rows.
+
+    Returns:
+        Of what is joined, the least id.
+    """
+    items, place = np.unique(groups, return_inverse=True)
+    joined: Int64[np.ndarray, " N"] = items[_components(place[pairs], len(items))][place]
+    return joined
+
+
 def same_pixels(images: Images) -> Int64[np.ndarray, " N"]:
     """Of each image, the first row with the same pixels."""
     first: dict[bytes, int] = {}

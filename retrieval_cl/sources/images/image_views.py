@@ -25,9 +25,17 @@ class MakeView(Protocol):
     """A random view of each image; `augmentation.augment.Augmentation` is the same."""
 
     def __call__(
-        self, images: UInt8[Tensor, "B 3 H W"], *, generator: torch.Generator
+        self,
+        images: UInt8[Tensor, "B 3 H W"],
+        *,
+        generator: torch.Generator,
+        first: int = 0,
+        total: int | None = None,
     ) -> Float[Tensor, "B 3 S S"]:
-        """Normalised, on the images' device; the generator lives on the host."""
+        """Normalised, on the images' device; the generator lives on the host.
+
+        The images stand at `first` and after it in a batch of `total`, for all of which numbers are drawn.
+        """
 
 
 @runtime_checkable
@@ -39,9 +47,14 @@ class MakeViews(Protocol):
         """What makes the first of the two."""
 
     def __call__(
-        self, images: UInt8[Tensor, "B 3 H W"], *, generator: torch.Generator
+        self,
+        images: UInt8[Tensor, "B 3 H W"],
+        *,
+        generator: torch.Generator,
+        first: int = 0,
+        total: int | None = None,
     ) -> tuple[Float[Tensor, "B 3 S S"], Float[Tensor, "B 3 S S"]]:
-        """Both views, normalised, on the images' device; the generator lives on the host."""
+        """Both views, as `MakeView` makes one."""
 
 
 @final
@@ -156,10 +169,12 @@ class ImageViews:
         mine: slice,
     ) -> Batch:
         generator = torch.Generator().manual_seed(_seed([*key, VIEWS]))
-        # Every rank makes the whole batch and takes its slice: joined, they are the batch of one rank.
-        view_a, view_b = self.augment(self._pixels(rows), generator=generator)
+        # Every rank draws for the whole batch and makes its slice: joined, they are the batch of one rank.
+        view_a, view_b = self.augment(
+            self._pixels(rows[mine]), generator=generator, first=mine.start, total=len(rows)
+        )
         ids = torch.from_numpy(self.groups[rows[mine]])
-        views = {"view_a": View(Pixels(view_a[mine]), ids), "view_b": View(Pixels(view_b[mine]), ids)}
+        views = {"view_a": View(Pixels(view_a), ids), "view_b": View(Pixels(view_b), ids)}
         if table is not None:
             drawn = _draw(table[rows], self.num_negatives, np.random.default_rng([*key, NEGATIVES]))
             views["negative"] = self._negatives(drawn, generator, mine)
@@ -167,15 +182,20 @@ class ImageViews:
 
     def _negatives(self, drawn: Int64[np.ndarray, "B n"], generator: torch.Generator, mine: slice) -> View:
         """Negatives as the first view shows them; where there is none, any image with the id -1."""
-        none = drawn < 0
-        rows = np.where(none, 0, drawn)
-        ids = np.where(none, -1, self.groups[rows])[mine].reshape(-1)
-        shown = self.augment.first(self._pixels(rows.reshape(-1)), generator=generator)
-        count = drawn.shape[1]
-        return View(Pixels(shown[mine.start * count : mine.stop * count]), torch.from_numpy(ids))
+        ours = drawn[mine].reshape(-1)
+        rows = np.where(ours < 0, 0, ours)
+        ids = np.where(ours < 0, -1, self.groups[rows])
+        shown = self.augment.first(
+            self._pixels(rows), generator=generator, first=mine.start * drawn.shape[1], total=drawn.size
+        )
+        return View(Pixels(shown), torch.from_numpy(ids))
 
     def _pixels(self, rows: Int64[np.ndarray, " R"]) -> UInt8[Tensor, "R 3 H W"]:
-        return self.images.take(rows).to(self.device, non_blocking=True)
+        images = self.images.take(rows)
+        if images.device.type == "cpu" and self.device.type == "cuda":
+            # From any other memory the host would wait for the device.
+            images = images.pin_memory()
+        return images.to(self.device, non_blocking=True)
 
     def _by_image(self, negatives: Negatives) -> Int64[np.ndarray, "N n"]:
         """Negatives of every image, -1 where it has none."""
