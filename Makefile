@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
+# Processes that share the fast tests; each keeps to one thread.
+WORKERS ?= 2
 
 .PHONY: quickstart test test-slow lint format clean
 
@@ -11,7 +13,7 @@ quickstart: $(VENV)/.installed
 	$(BIN)/retrieval-cl quickstart $(ARGS)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 test-slow: $(VENV)/.installed-bench
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -105,7 +105,7 @@ def test_a_saved_encoders_pooling_stays(tmp_path):
 
 def test_without_a_processor_the_settings_must_say_it_all(vit_folder):
     (vit_folder / "preprocessor_config.json").unlink()
-    with pytest.raises(InputError, match=r"give image_encoder\.size, \.mean and \.std"):
+    with pytest.raises(InputError, match=r"give encoder\.size, \.mean and \.std"):
         pretrained(vit_folder, size=12)
     encoder = pretrained(vit_folder, size=12, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     assert encoder.dim == 8
@@ -118,7 +118,7 @@ def test_a_size_the_model_cannot_take_is_refused(vit_folder):
 
 def test_pooling_of_maps_is_refused(tmp_path):
     tiny_encoder("resnet").save(tmp_path / "model")
-    with pytest.raises(InputError, match="pooling = 'cls' has no effect: ResNetModel gives maps"):
+    with pytest.raises(InputError, match=r"encoder\.pooling = 'cls' has no effect: ResNetModel gives maps"):
         pretrained(tmp_path / "model", pooling="cls")
 
 
@@ -126,7 +126,7 @@ def test_what_is_no_model_of_images_is_refused(tmp_path, bert_folder):
     with pytest.raises(InputError, match="BertModel takes input_ids, not images"):
         pretrained(bert_folder)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"image_encoder\.path '.*empty': cannot be loaded"):
+    with pytest.raises(InputError, match=r"encoder\.path '.*empty': cannot be loaded"):
         pretrained(tmp_path / "empty")
     with pytest.raises(InputError, match="no such folder"):
         pretrained(tmp_path / "absent")
