@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from retrieval_cl.core import files
-from retrieval_cl.training import monitor
+from retrieval_cl.training import diagnosis, monitor
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_run_that_stands_is_not_overwritten_unless_asked(train, trained):
 
 
 def test_collapse_ends_training_with_its_signs(train, tmp_path, monkeypatch):
-    monkeypatch.setattr(monitor, "MIN_STD_RATIO", 2.0)
+    monkeypatch.setattr(diagnosis, "MIN_STD_RATIO", 2.0)
     ran = train(tmp_path / "run", "--set", "training.health_every=1")
     assert ran.code == 3
     last = ran.err.splitlines()[-1]

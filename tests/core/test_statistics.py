@@ -18,7 +18,7 @@ def slow_statistics(contrast, *, limit=lambda positive: math.inf):
     cosines = (contrast.anchors @ vectors.T).detach()
     valid = torch.cat([part.ids >= 0 for part in contrast.bank.parts])
     shared = torch.cat([torch.full((len(p.ids),), p.shared) for p in contrast.bank.parts])
-    positive, negative, entropies, seen, kept = [], [], [], 0, 0
+    positive, negative, entropies, chances, seen, kept = [], [], [], [], 0, 0
     for anchor, target in enumerate(contrast.targets.tolist()):
         positive.append(cosines[anchor, target])
         own = [] if contrast.own is None else contrast.own[anchor].tolist()
@@ -32,11 +32,13 @@ def slow_statistics(contrast, *, limit=lambda positive: math.inf):
         negative += mine
         share = torch.softmax(torch.stack([positive[-1], *mine]) * contrast.scale.detach(), 0)
         entropies.append(torch.special.entr(share).sum())
+        chances.append(torch.tensor(math.log(1 + len(mine)), dtype=torch.float64))
     return [
         torch.stack(positive).mean(),
         torch.stack(negative).mean(),
         1 - kept / seen,
         torch.stack(entropies).mean(),
+        torch.stack(chances).mean(),
     ]
 
 
