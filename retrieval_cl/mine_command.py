@@ -43,7 +43,7 @@ def mine(
     * `retrieval-cl mine runs/tldr --shape tuples --format parquet --against runs/old/mined`
     * `retrieval-cl mine --query-vectors q.npy --passage-vectors p.npy --positives qrels.tsv -o mined`
     """
-    from retrieval_cl.runs.mine_result import MineOptions, audit_settings, describe
+    from retrieval_cl.runs.mine_result import MineOptions, audit_settings, check_output, describe
 
     audit = audit_settings(bound=bound, hidden_share=hidden_share)
     files = (query_vectors, passage_vectors, positives)
@@ -63,6 +63,7 @@ def mine(
         audit=audit,
         command=typed_command(sys.argv[1:]),
     )
+    check_output(options.output)
     if stored:
         from retrieval_cl.runs import mine_vectors as bare
 

@@ -1,6 +1,7 @@
 """Shared by all tests: shapes are checked in every call into the package; real data sets if at hand."""
 
 import os
+import shutil
 from pathlib import Path
 
 # Before torch is loaded: on tensors as small as these, threads only wait for each other. Children inherit it.
@@ -16,6 +17,30 @@ install_import_hook("retrieval_cl", "shape_checks.checked")
 # Before anything imports triton, which reads it once: without a GPU its kernels are interpreted.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+@pytest.fixture(scope="session")
+def image_run_once(tmp_path_factory):
+    """A folder with tiny images, `colours`, and `run`, trained on them and indexed once; to read only."""
+    from tiny_images import SMALL, write_images
+
+    from retrieval_cl.config import load_image_config
+    from retrieval_cl.runs.index_images import index_images
+    from retrieval_cl.runs.models import find_model
+    from retrieval_cl.runs.train_images import train_images
+
+    folder = tmp_path_factory.mktemp("image_run")
+    data = write_images(folder / "colours")
+    config = load_image_config(None, [*SMALL, f"output={folder / 'run'}"], data=str(data))
+    train_images(config, command="retrieval-cl train my.yaml")
+    index_images(config, find_model(str(folder / "run")), output=folder / "run" / "index")
+    return folder
+
+
+@pytest.fixture
+def image_run(image_run_once, tmp_path):
+    """A copy of that run, with model/ and index/, to change."""
+    return Path(shutil.copytree(image_run_once / "run", tmp_path / "image_run" / "run"))
 
 
 @pytest.fixture(scope="session")

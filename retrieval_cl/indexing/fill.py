@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -15,7 +14,8 @@ from jaxtyping import Bool, Float32, UInt8
 
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.files import write_manifest
-from retrieval_cl.core.ranks import any_rank, num_ranks, rank
+from retrieval_cl.core.ranks import num_ranks, rank
+from retrieval_cl.core.together import together
 from retrieval_cl.indexing.reuse import OldRows, as_one
 from retrieval_cl.indexing.shards import (
     STORE,
@@ -72,17 +72,18 @@ def encode_into_store(
         progress: called with rows done and rows in all, of this rank, after each shard.
 
     Raises:
-        InputError: the folder holds something else, or another rank failed.
+        InputError: the folder holds something else, or `encode` raises one on any rank.
+        RankFailed: another rank failed in any other way.
     """
     old = open_store(folder, recipe=recipe)
     if old is not None and old.recipe == recipe and _holds(old, texts):
-        with _together(device):
+        with together(device):
             return old, Filled(kept=len(texts))
     done = Filled()
     work = folder.with_name(f".{folder.name}.next")
-    with _together(device):
+    with together(device):
         _fill(work, texts, encode=encode, recipe=recipe, old=OldRows(old), done=done, progress=progress)
-    with _together(device):
+    with together(device):
         if rank() == 0:
             _finish(work, folder, num_rows=len(texts), recipe=recipe)
     store = open_store(folder, recipe=recipe)
@@ -184,16 +185,3 @@ def _take_place(work: Path, folder: Path) -> None:
         folder.rename(old)
     work.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
-
-
-@contextmanager
-def _together(device: torch.device) -> Iterator[None]:
-    """Waits at the end for all ranks. Raises InputError where another one failed inside."""
-    try:
-        yield
-    except BaseException:
-        # The others wait: they must hear of it.
-        any_rank(True, device=device)
-        raise
-    if any_rank(False, device=device):
-        raise InputError(f"another rank failed while rank {rank()} was encoding; its own error says why")

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from retrieval_cl.core.errors import InputError
-from retrieval_cl.core.files import hash_file, new_folder, read_manifest, write_manifest
+from retrieval_cl.core.files import MANIFEST, hash_file, new_folder, read_json, read_manifest, write_manifest
 from retrieval_cl.indexing import exact, store
 from retrieval_cl.indexing.approximate import Approximate, FaissSettings, build_approximate
 from retrieval_cl.indexing.bm25 import Lexical
@@ -65,9 +65,10 @@ def write_index(
         The FAISS index with its measured recall; None where there is none.
 
     Raises:
-        InputError: counts differ, an id stands twice, a vector is not finite, or FAISS refuses the factory,
-            has no room in its memory, or stays below its target recall.
+        InputError: counts differ, an id stands twice, a vector is not finite, something else stands in the
+            folder, or FAISS refuses the factory, has no room in its memory, or stays below its target recall.
     """
+    check_place(folder)
     _check_parts(vectors, ids=ids, titles=titles, texts=texts, lexical=lexical)
     with new_folder(folder) as part:
         np.save(part / store.VECTORS, vectors)
@@ -95,6 +96,15 @@ def write_index(
             files=_describe(part),
         )
     return built
+
+
+def check_place(folder: Path) -> None:
+    """Raises InputError where anything but an index stands: it would be replaced, and be lost."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    manifest = read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else None
+    if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
+        raise InputError(f"{folder}: holds something else than an index, which would be lost; name another")
 
 
 def open_index(folder: Path, *, fingerprint: str | None = None, check_hashes: bool = True) -> Index:

@@ -14,6 +14,7 @@ from retrieval_cl.encoders.load import load_encoder
 from retrieval_cl.encoders.text import TextEncoder
 from retrieval_cl.encoders.words import split_words
 from retrieval_cl.indexing.bm25 import Lexical
+from retrieval_cl.indexing.budget import DEFAULT_MEMORY
 from retrieval_cl.mining.config import MiningConfig
 from retrieval_cl.mining.searchers import exact_search
 from retrieval_cl.mining.shingles import ShingleSets
@@ -30,11 +31,12 @@ def further_hits(
     config: MiningConfig,
     given: Mapping[str, Hits],
     device: str = "cpu",
+    memory_bytes: int = DEFAULT_MEMORY,
 ) -> dict[str, Hits]:
     """The lists that the settings ask for and that were not given, among the passages `rows`.
 
     Row i belongs to the i-th train query. They do not change with the model in training: a caller that mines
-    in rounds may ask once and give them back each time.
+    in rounds may ask once and give them back each time. `memory_bytes` bounds the second model's search.
     """
     found: dict[str, Hits] = {}
     wants_words = "lexical" in config.quotas and "lexical" not in given
@@ -48,7 +50,9 @@ def further_hits(
         found["lexical"] = words.search(split_words(queries), k=min(config.depth, len(rows)))
     if config.second_model is not None and "second" not in given:
         encoder = second_encoder(config.second_model).to(device)
-        search = exact_search(encoder.encode(passages, kind="passage"), device=device)
+        search = exact_search(
+            encoder.encode(passages, kind="passage"), device=device, memory_bytes=memory_bytes
+        )
         found["second"] = search(encoder.encode(queries, kind="query"), min(config.depth, len(rows)))
     return {
         name: Hits(hits.scores, np.where(hits.rows < 0, -1, rows[hits.rows])) for name, hits in found.items()

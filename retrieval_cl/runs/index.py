@@ -17,7 +17,7 @@ from retrieval_cl.encoders.text import TextEncoder
 from retrieval_cl.indexing.approximate import Approximate, FaissSettings
 from retrieval_cl.indexing.budget import parse_memory
 from retrieval_cl.indexing.faiss_index import check_factory, load_faiss
-from retrieval_cl.indexing.folder import write_index
+from retrieval_cl.indexing.folder import check_place, write_index
 from retrieval_cl.indexing.recall import MOST_QUERIES
 from retrieval_cl.runs.config import IndexConfig
 from retrieval_cl.runs.corpus import read_texts
@@ -71,15 +71,17 @@ def index_corpus(
         config: its section index is read, and source where `corpus` is None.
         model: embeds the passages, and later the queries.
         corpus: a file of texts (`runs.corpus.read_texts`).
-        output: the index; what stands there is replaced.
+        output: the index; one that stands there is replaced.
         copy_model: put a copy of the model into the index, so that it may travel alone.
         say: gets a line now and then.
         progress: called with passages done and passages in all.
 
     Raises:
-        InputError: data or model are missing or broken, or FAISS refuses the factory.
+        InputError: data or model are missing or broken, FAISS refuses the factory, or the output holds
+            something else than an index.
     """
     watch = Stopwatch()
+    check_place(output)
     faiss = faiss_settings(config.index)
     data = load(config.source) if corpus is None else None
     passages = data.passages if data is not None else read_texts(_given(corpus))
@@ -202,7 +204,8 @@ def _some_queries(data: RetrievalData, *, seed: int) -> list[str]:
         others = np.setdiff1d(rows, data.splits["test"].judged_queries)
         rows = others if len(others) >= _ENOUGH_QUERIES else rows
     chosen = np.random.default_rng(seed).choice(rows, min(MOST_QUERIES, len(rows)), replace=False)
-    return [data.queries.texts[row] for row in np.sort(chosen)]
+    texts = data.queries.full()
+    return [texts[row] for row in np.sort(chosen)]
 
 
 def _refuse_zero(vectors: np.ndarray, passages: Texts) -> None:

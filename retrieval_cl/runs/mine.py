@@ -32,6 +32,7 @@ from retrieval_cl.runs.mine_audit import (
     estimate_teacher,
 )
 from retrieval_cl.runs.mine_page import Naming
+from retrieval_cl.runs.mine_recall import measure_search
 from retrieval_cl.runs.mine_result import (
     TABLE,
     Mined,
@@ -48,7 +49,7 @@ from retrieval_cl.runs.prepare import PreparedText, given_hits, prepare_text
 from retrieval_cl.runs.reports import data_facts, describe_data, negative_examples, settings_facts
 from retrieval_cl.runs.sharing import over_all_ranks
 from retrieval_cl.runs.stopwatch import Stopwatch
-from retrieval_cl.runs.text_miner import TextMiner
+from retrieval_cl.runs.text_miner import TextMiner, searched_rows
 from retrieval_cl.runs.vectors import Vectors
 from retrieval_cl.sources.load import load
 from retrieval_cl.sources.records import RetrievalData
@@ -89,6 +90,7 @@ def prepare(config: RunConfig, encoder: TextEncoder, *, memory: str | None = Non
         encoder,
         text.query_tokens.take(queries),
         text.passage_tokens,
+        num_searched=len(searched_rows(text, config.mining)),
         config=config.mining,
         memory_bytes=memory_bytes,
     )
@@ -138,6 +140,9 @@ def _mine(prepared: Prepared, options: MineOptions, *, say: Say) -> Mined:
         estimates=estimates,
         advice=advice_of(estimates, config=miner.config, audit=options.audit),
         seconds=watch.total,
+        recall=measure_search(
+            miner.search, miner.config, queries=miner.query_vectors, passages=miner.passage_vectors, seed=seed
+        ),
     )
     if rank() == 0:
         write_report(mined, _report(prepared, options, subject, miner=miner))

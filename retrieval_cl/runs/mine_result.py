@@ -9,6 +9,7 @@ from typing import Any, Literal, final
 
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.files import read_manifest, write_json
+from retrieval_cl.indexing.recall import Recall
 from retrieval_cl.mining.audit_config import AuditConfig
 from retrieval_cl.mining.config import MiningConfig
 from retrieval_cl.mining.counts import MiningCounts
@@ -70,6 +71,7 @@ class Mined:
         estimates: of the false-negative rate.
         advice: what the first estimate recommends, or why there is none; empty where none was wanted.
         seconds: of all of it.
+        recall: of a FAISS index against exact search; None where the search was exact.
     """
 
     folder: Path
@@ -81,6 +83,7 @@ class Mined:
     estimates: Sequence[Estimate]
     advice: str
     seconds: float
+    recall: Recall | None = None
 
 
 @final
@@ -135,6 +138,7 @@ def write_report(mined: Mined, report: Report) -> None:
             },
             "estimates": [one.to_dict() for one in mined.estimates],
             "advice": mined.advice,
+            "search_recall": None if mined.recall is None else mined.recall.to_json(),
             "plan": report.plan.to_dict(),
             "seconds": mined.seconds,
             "peak_rss_gib": peak_rss_gib(),
@@ -180,6 +184,12 @@ def advice_of(estimates: Sequence[Estimate], *, config: MiningConfig, audit: Aud
         "No estimate of false negatives: no query has two known passages, one of which could be held back, "
         "and there are no teacher's scores free of a margin."
     )
+
+
+def check_output(folder: Path) -> None:
+    """Raises InputError where a file stands in the folder's place: better before than after the work."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: a file stands there; --output takes a folder")
 
 
 def older_table(path: Path, *, made_by: Mapping[str, str], num_passages: int) -> NegativeTable:
@@ -239,6 +249,7 @@ def describe(mined: Mined) -> str:
         f"{counts.num_queries:,} queries, {sum(counts.found.values()):,} candidates",
         f"removed: {removed or 'none'}",
         f"drawn: {drawn or 'none'}; places left empty: {counts.empty:,}",
+        *([] if mined.recall is None else [f"search: {mined.recall.text()}"]),
         *(_estimated(one) for one in mined.estimates),
         *([mined.advice] if mined.advice else []),
         *(_compared(mined)),

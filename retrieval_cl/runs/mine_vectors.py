@@ -32,6 +32,7 @@ from retrieval_cl.runs.early_checks import check_mining_of_vectors
 from retrieval_cl.runs.evaluate import Say
 from retrieval_cl.runs.mine_audit import MineHeldBack, Subject, audit_table, estimate_held_back
 from retrieval_cl.runs.mine_page import Naming
+from retrieval_cl.runs.mine_recall import measure_search
 from retrieval_cl.runs.mine_result import (
     TABLE,
     Mined,
@@ -219,6 +220,9 @@ def _mine(miner: VectorMiner, options: MineOptions, *, sharing: Sharing, say: Sa
         estimates=estimates,
         advice=advice_of(estimates, config=config, audit=options.audit),
         seconds=watch.total,
+        recall=measure_search(
+            search, config, queries=miner.query_vectors(), passages=miner.passages.vectors, seed=seed
+        ),
     )
     if rank() == 0:
         write_report(mined, _report(miner, options, subject))

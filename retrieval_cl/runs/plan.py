@@ -37,7 +37,7 @@ class Plan:
         tokens: to encode; None where the vectors are at hand.
         encode_flop: of the encoder's matrix products and sums; None as well then.
         encode_seconds: from the probe; None as well then.
-        search_flop: of exact search, one product of all queries and passages.
+        search_flop: of exact search, one product of all queries and passages searched.
         search_seconds: from the probe's float32 rate.
         memory_bytes: of the vectors held in memory, of the search, and of the lists of candidates.
         is_exact: whether the search is exact; an index needs less, how much cannot be told.
@@ -83,6 +83,7 @@ def plan_text(
     query_tokens: Ragged,
     passage_tokens: Ragged,
     *,
+    num_searched: int,
     config: MiningConfig,
     memory_bytes: int,
 ) -> Plan:
@@ -92,14 +93,18 @@ def plan_text(
         encoder: on its device.
         query_tokens: of the queries that are mined for.
         passage_tokens: of the corpus.
+        num_searched: passages of it that are searched, see `mining.candidates`.
         config: how deep, and by which search.
         memory_bytes: what the search may take.
     """
     tokens = len(query_tokens.values) + len(passage_tokens.values)
-    size = 4 * (len(query_tokens) + len(passage_tokens)) * encoder.dim
+    # Where some are searched, their vectors stand beside those of the corpus.
+    copied = num_searched if num_searched < len(passage_tokens) else 0
+    size = 4 * (len(query_tokens) + len(passage_tokens) + copied) * encoder.dim
     return _plan(
         len(query_tokens),
         len(passage_tokens),
+        num_searched=num_searched,
         dim=encoder.dim,
         tokens=tokens,
         encode_flop=tokens * _flop_per_token(encoder),
@@ -122,6 +127,7 @@ def plan_vectors(
     return _plan(
         len(query_vectors),
         len(passage_vectors),
+        num_searched=len(passage_vectors),
         dim=query_vectors.shape[1],
         tokens=None,
         encode_flop=None,
@@ -155,6 +161,7 @@ def _plan(
     queries: int,
     passages: int,
     *,
+    num_searched: int,
     dim: int,
     tokens: int | None,
     encode_flop: float | None,
@@ -164,10 +171,10 @@ def _plan(
     memory_bytes: int,
     device: torch.device,
 ) -> Plan:
-    flop = 2.0 * queries * passages * dim
-    lists = _CANDIDATE_BYTES * min(queries, _CHUNK) * min(config.depth, passages)
+    flop = 2.0 * queries * num_searched * dim
+    lists = _CANDIDATE_BYTES * min(queries, _CHUNK) * min(config.depth, num_searched)
     # An index holds the vectors once more; exact search keeps to its budget.
-    search = memory_bytes if config.factory is None else 4 * passages * dim
+    search = memory_bytes if config.factory is None else 4 * num_searched * dim
     return Plan(
         queries=queries,
         passages=passages,
@@ -178,7 +185,7 @@ def _plan(
         encode_seconds=encode_seconds,
         search_flop=flop,
         search_seconds=flop / _flop_per_second(dim, device),
-        memory_bytes=held_bytes + min(search, 16 * passages * dim + 2**26) + lists,
+        memory_bytes=held_bytes + min(search, 16 * num_searched * dim + 2**26) + lists,
         is_exact=config.factory is None,
     )
 

@@ -182,24 +182,37 @@ def _open_parquet(path: Path) -> tuple[Iterator[Float[np.ndarray, "B D"]], list[
         raise InputError(f"{path}: no readable Parquet file: {str(error).splitlines()[0]}") from None
     if missing := [name for name in ("id", "vector") if name not in names]:
         raise InputError(f"{path}: no column '{missing[0]}'; columns are {', '.join(names) or 'none'}")
+    _check_lists(file.schema_arrow.field("vector").type, path=path)
     ids = [_id(one) for one in file.read(columns=["id"])["id"].to_pylist()]
     first = next(file.iter_batches(batch_size=1, columns=["vector"]), None)
     if first is None:
         raise InputError(f"{path}: no rows")
-    dim = len(first["vector"][0])
+    dim = len(first["vector"][0].as_py() or ())
+    if not dim:
+        raise InputError(f"{path}: the vector of row 0 is missing or has no numbers")
 
     def blocks() -> Iterator[Float[np.ndarray, "B D"]]:
         start = 0
         for batch in file.iter_batches(batch_size=_BLOCK, columns=["vector"]):
             vectors = batch["vector"]
             lengths = vectors.value_lengths().to_numpy(zero_copy_only=False)
-            if vectors.null_count or len(bad := np.flatnonzero(lengths != dim)):
-                row = start + (int(bad[0]) if not vectors.null_count else 0)
-                raise InputError(f"{path}: a vector from row {row} on has not the {dim} numbers of the first")
+            missing = vectors.is_null().to_numpy(zero_copy_only=False)
+            if len(bad := np.flatnonzero(missing | (lengths != dim))):
+                raise InputError(
+                    f"{path}: the vector of row {start + bad[0]} has not the {dim} numbers of the first"
+                )
             yield vectors.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
             start += len(vectors)
 
     return blocks(), ids, (file.metadata.num_rows, dim)
+
+
+def _check_lists(kind: Any, *, path: Path) -> None:
+    import pyarrow.types as types
+
+    is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    if not is_list or not (types.is_floating(kind.value_type) or types.is_integer(kind.value_type)):
+        raise InputError(f"{path}: column 'vector' holds {kind}; expected lists of numbers")
 
 
 def _are_unit(vectors: Float32[np.ndarray, "N D"], *, ids: list[str], path: Path, what: str) -> bool:

@@ -105,7 +105,10 @@ class TextMiner:
         """
         queries = text.data.splits["train"].judged_queries
         among = Among(searched_rows(text, config))
-        extra = {**extra, **further_hits(text, among.rows, config=config, given=extra, device=device)}
+        further = further_hits(
+            text, among.rows, config=config, given=extra, device=device, memory_bytes=memory_bytes
+        )
+        extra = {**extra, **further}
         reranker = reranker_of(text, config, device=device)
         whole = len(among.rows) == len(passage_vectors)
         vectors = passage_vectors if whole else passage_vectors[among.rows]

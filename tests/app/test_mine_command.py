@@ -44,6 +44,13 @@ def test_scores_of_a_teacher_need_one(cli, trained, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_file_in_the_outputs_place_is_refused_before_the_work(cli, trained, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    ran = cli("mine", trained, "-o", tmp_path / "out")
+    assert ran.code == 2 and "out: a file stands there; --output takes a folder" in ran.line
+    assert (tmp_path / "out").read_text() == "mine"
+
+
 def facts_of(folder):
     return json.loads((folder / "mining.json").read_text())
 

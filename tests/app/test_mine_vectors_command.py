@@ -246,10 +246,26 @@ def test_a_broken_parquet_is_named(cli, stored):
     assert ran.code == 2 and "no readable Parquet file" in ran.line
     pq.write_table(pa.table({"id": ["a", "b"], "vector": [[1.0, 2.0], [1.0]]}), stored / "p.parquet")
     ran = cli("mine", *files(stored, passages="p.parquet"))
-    assert ran.code == 2 and "from row 1 on has not the 2 numbers of the first" in ran.line
+    assert ran.code == 2 and "the vector of row 1 has not the 2 numbers of the first" in ran.line
     pq.write_table(pa.table({"vector": [[1.0, 2.0]]}), stored / "p.parquet")
     ran = cli("mine", *files(stored, passages="p.parquet"))
     assert ran.code == 2 and "no column 'id'" in ran.line
+
+
+@pytest.mark.parametrize(
+    ("vectors", "part"),
+    [
+        (["a", "b"], "column 'vector' holds string; expected lists of numbers"),
+        ([["a"], ["b"]], "column 'vector' holds list<element: string>; expected lists of numbers"),
+        ([None, [1.0]], "the vector of row 0 is missing or has no numbers"),
+        ([[1.0], None], "the vector of row 1 has not the 1 numbers of the first"),
+        (pa.array([[], []], pa.list_(pa.float32())), "the vector of row 0 is missing or has no numbers"),
+    ],
+)
+def test_a_column_of_something_else_is_named(cli, stored, vectors, part):
+    pq.write_table(pa.table({"id": ["a", "b"], "vector": vectors}), stored / "p.parquet")
+    ran = cli("mine", *files(stored, passages="p.parquet"))
+    assert ran.code == 2 and part in ran.line.replace("list<item", "list<element")
 
 
 def test_the_bounded_memory_gives_the_same_negatives(cli, stored):
@@ -259,6 +275,14 @@ def test_the_bounded_memory_gives_the_same_negatives(cli, stored):
     assert ran.code == 0 and rows_of(stored) == first, ran.err
     ran = cli("mine", *files(stored), "--memory", "1MiB")
     assert ran.code == 2 and "--memory 1MiB: exact search needs at least" in ran.line
+
+
+def test_a_faiss_search_is_measured_and_an_exact_one_needs_not(cli, stored):
+    assert "recall@" not in cli("mine", *files(stored)).out
+    assert json.loads((stored / "out" / "mining.json").read_text())["search_recall"] is None
+    ran = cli("mine", *files(stored), "--set", "mining.factory=Flat")
+    assert f"search: recall@90 1.0000 [0.8865, 1.0000] against exact search, {NUM_QUERIES} queries" in ran.out
+    assert json.loads((stored / "out" / "mining.json").read_text())["search_recall"]["mean"] == 1
 
 
 def test_a_store_of_embed_is_mined(cli, trained, data, tmp_path):

@@ -33,9 +33,9 @@ def check_search():
         shared = exact_ranks.search_over_ranks(some, [passages[:33], passages[33:]], k=100)
         np.testing.assert_array_equal(shared.rows, whole.rows)
         np.testing.assert_array_equal(shared.scores, whole.scores)
-    # Only the second rank meets the row that is not finite; the first must not wait for ever.
+    # Only the second rank meets the row that is not finite; the first hears its line.
     queries[40] = np.nan
-    with pytest.raises((InputError, RuntimeError), match=r"queries: row 40 |another rank failed"):
+    with pytest.raises((InputError, RuntimeError), match="queries: row 40 "):
         exact_ranks.search_over_ranks(queries, passages, k=3)
 
 
@@ -51,6 +51,6 @@ def check_store(folder):
             raise RuntimeError("no power")
         return Encoder()(texts)
 
-    with pytest.raises((InputError, RuntimeError), match=r"no power|another rank failed"):
+    with pytest.raises((InputError, RuntimeError), match="no power"):
         fill.encode_into_store(folder / "broken", TEXTS, encode=broken, recipe=RECIPE)
     assert not (folder / "broken").exists()

@@ -144,6 +144,28 @@ def test_error_while_writing_leaves_the_old_index(write, tmp_path, vectors):
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
 
 
+def test_what_is_no_index_is_never_replaced(write, tmp_path):
+    folder = write()
+    write(texts=["another"] * COUNT)
+    for path in (folder / "manifest.json", tmp_path / "index" / "notes.txt"):
+        shutil.rmtree(folder)
+        folder.mkdir()
+        path.write_text('{"kind": "negative_table"}')
+        with pytest.raises(InputError, match="holds something else than an index, which would be lost"):
+            write()
+        assert [each.name for each in folder.iterdir()] == [path.name]
+    shutil.rmtree(folder)
+    folder.write_text("a file")
+    with pytest.raises(InputError, match="holds something else than an index"):
+        write()
+    assert folder.read_text() == "a file"
+
+
+def test_empty_folder_is_taken(write, tmp_path):
+    (tmp_path / "index").mkdir()
+    assert len(open_index(write())) == COUNT
+
+
 @pytest.mark.parametrize("copied", [False, True])
 def test_encoder_is_found_after_both_were_moved(write, tmp_path, copied):
     (tmp_path / "model").mkdir()

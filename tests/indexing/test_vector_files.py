@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -53,3 +55,37 @@ def test_cut_file_is_refused(tmp_path, ending):
         path.write_bytes(whole[:kept])
         with pytest.raises(InputError, match=str(path)):
             map_file(path)
+
+
+@pytest.mark.parametrize("dtype", [">f4", np.longdouble])
+def test_floats_that_torch_does_not_know_are_refused(tmp_path, dtype):
+    np.save(tmp_path / "v.npy", np.zeros((2, 3), dtype))
+    with pytest.raises(
+        InputError, match="expected a matrix of floats of 16, 32 or 64 bits, lowest byte first"
+    ):
+        map_file(tmp_path / "v.npy")
+
+
+@pytest.mark.parametrize("content", [b"hello", b"PK\x03\x04 an archive"], ids=["text", "npz"])
+def test_other_file_of_that_name_is_refused(tmp_path, content):
+    (tmp_path / "v.npy").write_bytes(content)
+    with pytest.raises(InputError, match=r"v\.npy: no \.npy file"):
+        map_file(tmp_path / "v.npy")
+
+
+@pytest.mark.parametrize(
+    ("header", "part"),
+    [
+        ([], "names no tensors with dtype, shape and data_offsets"),
+        ({"v": 1}, "names no tensors"),
+        ({"v": {"dtype": "F32"}}, "names no tensors"),
+        ({"v": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 20]}}, "gives 20 bytes to F32 of shape"),
+        ({"v": {"dtype": "F32", "shape": [2, 3], "data_offsets": [-8, 16]}}, "gives 24 bytes to F32"),
+        ({"v": {"dtype": "I64", "shape": [2, 3], "data_offsets": [0, 48]}}, "numbers of type I64"),
+    ],
+)
+def test_broken_header_is_refused(tmp_path, header, part):
+    text = json.dumps(header).encode()
+    (tmp_path / "v.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(48))
+    with pytest.raises(InputError, match=part):
+        map_file(tmp_path / "v.safetensors")

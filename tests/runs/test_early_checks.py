@@ -135,3 +135,11 @@ def test_index_refuses_before_a_text_is_encoded(folder, run_folder, tmp_path, se
     with pytest.raises(InputError, match=reason):
         index_corpus(config_of(folder, *settings), find_model(str(run_folder)), output=tmp_path / "index")
     assert not (tmp_path / "index").exists()
+
+
+@pytest.mark.usefixtures("nothing_encoded")
+def test_index_replaces_no_run_and_says_so_before_a_text_is_encoded(folder, run_folder):
+    before = sorted(run_folder.rglob("*"))
+    with pytest.raises(InputError, match="holds something else than an index, which would be lost"):
+        index_corpus(config_of(folder), find_model(str(run_folder)), output=run_folder)
+    assert sorted(run_folder.rglob("*")) == before

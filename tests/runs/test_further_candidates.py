@@ -13,7 +13,9 @@ from retrieval_cl.core.hits import Hits
 from retrieval_cl.encoders.words import split_words
 from retrieval_cl.indexing.bm25 import Lexical
 from retrieval_cl.mining.scorers import vector_scorer
+from retrieval_cl.mining.searchers import exact_search
 from retrieval_cl.mining.table import SOURCES
+from retrieval_cl.runs import further_candidates
 from retrieval_cl.runs.further_candidates import further_hits
 from retrieval_cl.runs.prepare import prepare_text
 from retrieval_cl.runs.systems import DEFAULT_B, DEFAULT_K1
@@ -255,6 +257,20 @@ def test_lists_that_are_given_are_not_made_again(folder, text, queries, second):
     assert set(made) == {"lexical", "second"} and made["second"].rows.shape == (len(queries), 8)
     assert set(further_hits(text, rows, config=config, given={"lexical": empty})) == {"second"}
     assert not further_hits(text, rows, config=config, given={"lexical": empty, "second": empty})
+
+
+def test_the_second_models_search_keeps_to_the_given_memory(folder, text, second, monkeypatch):
+    given = []
+
+    def search(passages, *, device, memory_bytes):
+        given.append(memory_bytes)
+        return exact_search(passages, device=device, memory_bytes=memory_bytes)
+
+    monkeypatch.setattr(further_candidates, "exact_search", search)
+    rows = np.arange(len(text.data.passages))
+    config = config_of(folder, second_model=second).mining
+    further_hits(text, rows, config=config, given={}, memory_bytes=2**26)
+    assert given == [2**26]
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -5,6 +7,7 @@ from retrieval_cl.core.errors import InputError
 from retrieval_cl.indexing.approximate import FaissSettings
 from retrieval_cl.runs.config import IndexConfig
 from retrieval_cl.runs.index import _some_queries, faiss_settings
+from retrieval_cl.sources.records import Texts
 
 
 def test_settings_of_faiss_reach_it():
@@ -35,3 +38,9 @@ def test_recall_is_measured_with_queries_outside_test_where_they_are_enough(tiny
     others = {text for row, text in enumerate(tiny_data.queries.texts) if row not in test}
     assert set(_some_queries(tiny_data, seed=0)) == others
     assert np.array_equal(_some_queries(tiny_data, seed=1), _some_queries(tiny_data, seed=1))
+
+
+def test_queries_are_asked_with_their_titles_as_a_search_does(tiny_data):
+    titled = Texts(tiny_data.queries.ids, tiny_data.queries.texts, ["A title"] * len(tiny_data.queries))
+    asked = _some_queries(replace(tiny_data, queries=titled), seed=0)
+    assert sorted(asked) == sorted(f"A title\n{text}" for text in tiny_data.queries.texts)

@@ -32,13 +32,20 @@ def test_an_index_is_said_to_need_less():
 
 def test_texts_are_planned_by_tokens_and_a_probe(text, encoder):
     queries = text.query_tokens.take(np.arange(10))
-    plan = plan_text(encoder, queries, text.passage_tokens, config=CONFIG, memory_bytes=2**30)
+    num = len(text.passage_tokens)
+    ways = {"config": CONFIG, "memory_bytes": 2**30}
+    plan = plan_text(encoder, queries, text.passage_tokens, num_searched=num, **ways)
     assert plan.tokens == len(queries.values) + len(text.passage_tokens.values)
     # A static encoder sums vectors; no weight multiplies.
     assert plan.encode_flop == plan.tokens * encoder.dim
     assert 0 < plan.encode_seconds < 60
     assert f"encode {plan.tokens:,} tokens" in plan.lines()[1] and len(plan.lines()) == 3
     assert plan.to_dict()["queries"] == 10
+    assert plan.search_flop == 2 * 10 * num * encoder.dim
+    # All are encoded, whatever is searched.
+    fewer = plan_text(encoder, queries, text.passage_tokens, num_searched=num // 2, **ways)
+    assert (fewer.tokens, fewer.passages) == (plan.tokens, num)
+    assert fewer.search_flop == 2 * 10 * (num // 2) * encoder.dim
 
 
 def test_memory_is_read_from_words_and_refused_where_it_bounds_nothing():
