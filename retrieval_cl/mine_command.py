@@ -27,6 +27,7 @@ def mine(
     passage_vectors: Annotated[Path | None, typer.Option(help=".npy, .safetensors or .parquet")] = None,
     positives: Annotated[Path | None, typer.Option(help="Pairs of their ids: .tsv, qrels, .jsonl")] = None,
     against: Annotated[Path | None, typer.Option(help="An older table to compare with.")] = None,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="The audit as a page.")] = True,
     bound: Annotated[float, typer.Option(help="False negatives a margin may leave.")] = 0.05,
     hidden_share: Annotated[float, typer.Option(help="Of known answers, for the estimate.")] = 0.5,
     memory: Annotated[str | None, typer.Option(help="For exact search: 2GiB.")] = None,
@@ -61,6 +62,7 @@ def mine(
         suffix=suffix,
         against=against,
         audit=audit,
+        page=report,
         command=typed_command(sys.argv[1:]),
     )
     check_output(options.output)

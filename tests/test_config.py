@@ -6,10 +6,12 @@ import pytest
 import yaml
 
 from retrieval_cl.config import (
+    ImageRunConfig,
     RunConfig,
     check_training,
     load_any_config,
     load_config,
+    load_image_config,
     mines,
     refuse_overrides,
 )
@@ -78,6 +80,7 @@ def test_every_key_is_described():
                 yield from undescribed(field.annotation, f"{place}{name}.")
 
     assert list(undescribed(RunConfig, "")) == []
+    assert list(undescribed(ImageRunConfig, "")) == []
 
 
 @pytest.mark.parametrize(
@@ -200,8 +203,86 @@ def test_set_of_a_section_the_command_does_not_read_is_refused():
     refuse_overrides(
         ["source.kind=pydoc", "evaluation.split=dev"], used=("source", "evaluation"), command="eval"
     )
+    with pytest.raises(InputError, match="'augmentation' has no effect in `index`"):
+        refuse_overrides(["augmentation.flip=0"], used=("source", "index"), command="index")
     with pytest.raises(InputError, match=r"--set training\.lr=1: 'training' has no effect in `eval`"):
         refuse_overrides(["training.lr=1"], used=("source", "evaluation"), command="eval")
+
+
+def test_kind_of_the_source_else_the_method_tells_which_config_it_is(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    for text, kind in (
+        ("source: {kind: digits}\n", ImageRunConfig),
+        ("method: {name: moco}\n", ImageRunConfig),
+        ("source: {kind: image_folder, path: x}\nmethod: {name: byol}\n", ImageRunConfig),
+        ("source: {kind: pydoc}\n", RunConfig),
+        ("method: {name: dual_encoder}\n", RunConfig),
+        ("", RunConfig),
+    ):
+        path.write_text(text)
+        assert type(load_any_config(path)) is kind, text
+    path.write_text("method: {name: simclr}\n")
+    assert load_any_config(path, ["source.kind=image_npz", "source.path=a.npz"]).source.kind == "image_npz"
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "said"),
+    [
+        (
+            "source:\n  kind: digits\nmethod:\n  name: dual_encoder\n",
+            (),
+            "recipe.yaml, line 4: method 'dual_encoder' takes texts, source.kind 'digits' gives images; "
+            "set source.kind to pydoc, beir, pairs, huggingface, or another method.name",
+        ),
+        (
+            "source: {kind: pydoc}\n",
+            ("method.name=simclr",),
+            "--set method.name=simclr: method 'simclr' takes images, source.kind 'pydoc' gives texts; "
+            "set source.kind to digits, image_folder",
+        ),
+        (
+            "method: {name: simclr}\n",
+            ("source.kind=digit",),
+            "--set source.kind=digit: source.kind is 'digit'; expected",
+        ),
+        (
+            "source: {kind: digits}\nencoder: {dim: 3}\n",
+            (),
+            "recipe.yaml, line 2: unknown key 'encoder.dim'; did you mean 'method.projector.dim'",
+        ),
+    ],
+)
+def test_mismatch_of_source_and_method_is_one_line_with_its_place(tmp_path, text, overrides, said):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text, encoding="utf8")
+    with pytest.raises(InputError) as error:
+        load_any_config(path, overrides)
+    line = str(error.value).replace(f"{tmp_path}/", "")
+    assert line.startswith(said) and "\n" not in line
+
+
+def test_images_are_trained_by_simclr_where_no_method_is_named():
+    config = load_any_config(None, ["method.temperature=0.3"], data="digits")
+    assert (config.method.name, config.method.temperature) == ("simclr", 0.3)
+    with pytest.raises(InputError, match="name 'dual_encoder' takes texts; of images: simclr, moco, byol"):
+        load_image_config(None, ["method.name=dual_encoder"])
+
+
+def test_data_option_knows_the_kind_of_images(tmp_path):
+    folder, archives, tables, saved = (tmp_path / name for name in ("photos", "npz", "parquet", "saved"))
+    for place, name in ((archives, "train.npz"), (tables, "a.parquet"), (saved, "dataset_dict.json")):
+        place.mkdir()
+        (place / name).touch()
+    folder.mkdir()
+    kinds = {folder: "image_folder", archives: "image_npz", archives / "train.npz": "image_npz"}
+    kinds |= {tables: "image_parquet", saved: "image_dataset"}
+    for data, kind in kinds.items():
+        source = load_image_config(None, data=str(data)).source
+        assert (source.kind, source.path) == (kind, str(data))
+    assert load_image_config(None, data="org/name").source.kind == "image_dataset"
+    # A method on the command line says what the folder holds.
+    source = load_any_config(None, ["method.name=byol"], data=str(folder)).source
+    assert source.kind == "image_folder"
 
 
 def test_output_defaults_to_the_name_below_runs(tmp_path):

@@ -60,7 +60,8 @@ PRESETS: Mapping[str, tuple[Recipe, Recipe]] = MappingProxyType(
         "simclr_imagenet": _same(_jittered(_WHOLE, _STRONG, blur=0.5)),
         # google-research/simclr, strength 0.5, no blur; arXiv 2002.05709 appendix B.9
         "simclr_cifar": _same(_jittered(_WHOLE, _EVEN)),
-        # deepmind-research/byol utils/augmentations.py; arXiv 2006.07733 appendix B
+        # deepmind-research/byol utils/augmentations.py; arXiv 2006.07733 appendix B. There brightness is a
+        # shift, contrast keeps each channel's mean; here both are torchvision's, as in moco-v3.
         "byol": _asymmetric(_jittered(_WHOLE, _BYOL), blur=(1.0, 0.1)),
         # facebookresearch/moco-v3 main_moco.py with the ResNet's --crop-min .2 (ViT: crop_scale [.08, 1]);
         # arXiv 2104.02057

@@ -77,7 +77,7 @@ class SplitBatchNorm(_AnyShape):
         if num_rows % splits:
             raise InputError(
                 f"{num_rows} rows do not split into {splits} equal parts for BatchNorm; set "
-                f"training.batch_size to a multiple of {splits}"
+                f"training.batch_size to a multiple of {splits * num_ranks()}"
             )
         # A row's channels stand beside those of its neighbours: n times as many channels, B / n rows.
         parts = input.reshape(num_rows // splits, splits * self.num_features, *input.shape[2:])
@@ -118,6 +118,23 @@ def convert_norms(module: nn.Module, make: Callable[..., _BatchNorm]) -> nn.Modu
         return child
 
     return convert(module)
+
+
+@torch.no_grad()
+def average_statistics(module: nn.Module) -> None:
+    """Running statistics of BatchNorm layers become their means over ranks: then all have the same model.
+
+    Every rank must ask; in one process nothing happens. They follow the batches linearly, so that it does not
+    matter how often they are averaged.
+    """
+    layers = (layer for layer in module.modules() if isinstance(layer, _BatchNorm))
+    both = ((layer.running_mean, layer.running_var) for layer in layers)
+    found = [running for pair in both for running in pair if running is not None]
+    if num_ranks() == 1 or not found:
+        return
+    means = mean_over_ranks(torch.cat(found))
+    for running, mean in zip(found, means.split([len(running) for running in found]), strict=True):
+        running.copy_(mean)
 
 
 class _Normalise(torch.autograd.Function):

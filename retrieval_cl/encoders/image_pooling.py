@@ -33,7 +33,9 @@ def choose_pool(
     given: Tensor | None = getattr(output, "last_hidden_state", None)
     if given is not None and given.dim() == 4 and getattr(output, "pooler_output", None) is not None:
         if pooling is not None:
-            raise InputError(f"pooling = '{pooling}' has no effect: {name} gives maps, and pools them itself")
+            raise InputError(
+                f"encoder.pooling = '{pooling}' has no effect: {name} gives maps, and pools them itself"
+            )
         return _pooled_maps, None
     if given is None or given.dim() != 3:
         raise InputError(f"{name} gives neither pooled maps nor token vectors of an image")

@@ -1,41 +1,11 @@
-"""A share of right answers with its interval and the protocol that gave it: never the number alone."""
+"""A share of right answers with its interval: never the number alone."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from statistics import NormalDist
-from typing import final
-
-import numpy as np
-from jaxtyping import Bool
 
 from retrieval_cl.evaluation.significance import Interval
-
-
-@final
-@dataclass(frozen=True)
-class Accuracy:
-    """How many were right.
-
-    Attributes:
-        interval: the share of right answers, with its 95 % interval.
-        count: answers in all.
-        protocol: how they were found, in a line.
-    """
-
-    interval: Interval
-    count: int
-    protocol: str
-
-    def __str__(self) -> str:
-        share = self.interval
-        return f"{share.mean:.3f} [{share.low:.3f}, {share.high:.3f}] of {self.count:,}; {self.protocol}"
-
-
-def accuracy(right: Bool[np.ndarray, " Q"], *, protocol: str) -> Accuracy:
-    """The share that is true, at least one value, with its Wilson interval."""
-    return Accuracy(wilson_interval(int(right.sum()), len(right)), len(right), protocol)
 
 
 def wilson_interval(successes: int, trials: int, *, confidence: float = 0.95) -> Interval:

@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from retrieval_cl.core.hits import Hits
-from retrieval_cl.evaluation.accuracy import Accuracy, accuracy
 
 # Numbers of one table of votes, rows times classes.
 _BLOCK = 2**22
@@ -64,20 +63,6 @@ def vote(
         weights = _weights(part, temperature)
         named[start : start + step] = _vote(part, labels, weights, num_classes=num_classes)
     return named
-
-
-def knn_accuracy(
-    hits: Hits,
-    labels: Int64[np.ndarray, " N"],
-    *,
-    wanted: Int64[np.ndarray, " Q"],
-    num_classes: int,
-    protocol: KnnProtocol,
-) -> Accuracy:
-    """Share of the queries whose first `protocol.k` hits vote for their class `wanted`; see `vote`."""
-    assert hits.rows.shape[1] >= protocol.k, "fewer hits than vote"
-    named = vote(hits.top(protocol.k), labels, num_classes=num_classes, temperature=protocol.temperature)
-    return accuracy(named == wanted, protocol=str(protocol))
 
 
 def _vote(

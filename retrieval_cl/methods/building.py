@@ -7,6 +7,7 @@ from functools import partial
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.momentum import Momentum, constant_momentum, cosine_momentum
 from retrieval_cl.core.ranks import num_ranks
 from retrieval_cl.encoders import heads
@@ -46,8 +47,21 @@ def choose_views(config: MethodConfig) -> EmbedViews:
 
 def shuffles_keys(config: MethodConfig, branch: Branch) -> bool:
     """Whether keys must pass in another order than queries, see `shuffled`."""
-    has_norms = any(isinstance(module, _BatchNorm) for module in branch.modules())
-    return has_norms and (config.norm == "split" or (config.norm == "batch" and num_ranks() > 1))
+    of_a_part = config.norm == "split" or (config.norm == "batch" and num_ranks() > 1)
+    return of_a_part and _has_norms(branch)
+
+
+def refuse_idle_norm(config: MethodConfig, *trained: nn.Module | None) -> None:
+    """Raises InputError where another kind of BatchNorm is asked for and none of the modules has any."""
+    if config.norm != "batch" and not any(_has_norms(module) for module in trained if module is not None):
+        raise InputError(
+            f"method.norm: {config.norm} has no effect: neither the encoder nor its heads have BatchNorm "
+            "layers; remove it"
+        )
+
+
+def _has_norms(module: nn.Module) -> bool:
+    return any(isinstance(layer, _BatchNorm) for layer in module.modules())
 
 
 def _convert(config: MethodConfig, module: nn.Module) -> None:

@@ -13,7 +13,13 @@ from retrieval_cl.core.contrast import Bank, Contrast
 from retrieval_cl.core.losses import Objective
 from retrieval_cl.core.momentum import Momentum, MomentumTwin
 from retrieval_cl.core.views import Batch
-from retrieval_cl.methods.building import build_branch, build_momentum, build_predictor, choose_views
+from retrieval_cl.methods.building import (
+    build_branch,
+    build_momentum,
+    build_predictor,
+    choose_views,
+    refuse_idle_norm,
+)
 from retrieval_cl.methods.config import MethodConfig
 from retrieval_cl.methods.image_tower import Branch, EmbedViews, renamed, views_apart
 from retrieval_cl.methods.method import Embeddings, Method
@@ -75,10 +81,12 @@ class BYOL(Method):
     def build(cls, config: MethodConfig, encoder: nn.Module) -> BYOL:
         """The method as the config says, around an `ImageTower`."""
         branch = build_branch(config, encoder)
+        predictor = build_predictor(config, branch)
+        refuse_idle_norm(config, branch, predictor)
         return cls(
             branch,
             momentum=build_momentum(config),
-            predictor=build_predictor(config, branch),
+            predictor=predictor,
             loss_factor=config.loss_factor,
             embed_views=choose_views(config),
         )

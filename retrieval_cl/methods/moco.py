@@ -24,6 +24,7 @@ from retrieval_cl.methods.building import (
     build_momentum,
     build_predictor,
     choose_views,
+    refuse_idle_norm,
     shuffles_keys,
 )
 from retrieval_cl.methods.config import MethodConfig
@@ -124,12 +125,14 @@ class MoCo(Method):
     def build(cls, config: MethodConfig, encoder: nn.Module) -> MoCo:
         """The method as the config says, around an `ImageTower`."""
         branch = build_branch(config, encoder)
+        predictor = build_predictor(config, branch)
+        refuse_idle_norm(config, branch, predictor)
         return cls(
             branch,
             Temperature(config.temperature, learned=config.learned_temperature),
             momentum=build_momentum(config),
             queue=Queue(config.queue, branch.dim) if config.queue else None,
-            predictor=build_predictor(config, branch),
+            predictor=predictor,
             objective=build_info_nce(config),
             guard=build_guard(config),
             symmetric=config.symmetric,

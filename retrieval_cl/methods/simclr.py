@@ -14,7 +14,7 @@ from retrieval_cl.core.losses import Objective, info_nce
 from retrieval_cl.core.ranks import rank
 from retrieval_cl.core.temperature import Temperature
 from retrieval_cl.core.views import Batch
-from retrieval_cl.methods.building import build_branch, choose_views
+from retrieval_cl.methods.building import build_branch, choose_views, refuse_idle_norm
 from retrieval_cl.methods.config import MethodConfig
 from retrieval_cl.methods.image_tower import Branch, EmbedViews, views_apart
 from retrieval_cl.methods.method import Embeddings, Method
@@ -70,8 +70,10 @@ class SimCLR(Method):
     @classmethod
     def build(cls, config: MethodConfig, encoder: nn.Module) -> SimCLR:
         """The method as the config says, around an `ImageTower`."""
+        branch = build_branch(config, encoder)
+        refuse_idle_norm(config, branch)
         return cls(
-            build_branch(config, encoder),
+            branch,
             Temperature(config.temperature, learned=config.learned_temperature),
             objective=build_info_nce(config),
             guard=build_guard(config),

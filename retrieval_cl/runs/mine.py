@@ -145,7 +145,7 @@ def _mine(prepared: Prepared, options: MineOptions, *, say: Say) -> Mined:
         ),
     )
     if rank() == 0:
-        write_report(mined, _report(prepared, options, subject, miner=miner))
+        write_report(mined, _report(prepared, options, subject, miner=miner), page=options.page)
     return mined
 
 

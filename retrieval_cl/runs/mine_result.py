@@ -44,6 +44,7 @@ class MineOptions:
         suffix: kind of the file of texts.
         against: an older table, or the folder of a run of the miner, to compare with.
         audit: settings of the audit.
+        page: whether `mining.html` is written; the audit is in `mining.json` in any case.
         command: what the user typed, for the page.
     """
 
@@ -53,6 +54,7 @@ class MineOptions:
     suffix: Literal["jsonl", "parquet"] = "jsonl"
     against: Path | None = None
     audit: AuditConfig = field(default_factory=AuditConfig)
+    page: bool = True
     command: str = "retrieval-cl mine"
 
 
@@ -118,8 +120,8 @@ class Report:
     command: str
 
 
-def write_report(mined: Mined, report: Report) -> None:
-    """Writes `mining.json` and `mining.html`, each whole or not at all."""
+def write_report(mined: Mined, report: Report, *, page: bool) -> None:
+    """Writes `mining.json` and, where wanted, `mining.html`, each whole or not at all."""
     queries = report.subject.table.queries
     write_json(
         mined.folder / COUNTS,
@@ -148,6 +150,13 @@ def write_report(mined: Mined, report: Report) -> None:
             "audit_settings": report.audit.model_dump(mode="json"),
         },
     )
+    # A page of an earlier table must not stand beside this one.
+    (mined.folder / PAGE).unlink(missing_ok=True)
+    if page:
+        _write_page(mined, report)
+
+
+def _write_page(mined: Mined, report: Report) -> None:
     difference = mined.audit.difference
     further = {} if difference is None else {"shared with the older table": percent(difference.shared_share)}
     page = MiningReport(

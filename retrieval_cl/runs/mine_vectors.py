@@ -225,7 +225,7 @@ def _mine(miner: VectorMiner, options: MineOptions, *, sharing: Sharing, say: Sa
         ),
     )
     if rank() == 0:
-        write_report(mined, _report(miner, options, subject))
+        write_report(mined, _report(miner, options, subject), page=options.page)
     return mined
 
 

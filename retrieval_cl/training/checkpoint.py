@@ -151,7 +151,15 @@ def _load_optimizer(path: Path, optimizer: Optimizer) -> None:
         kind, _, name = key.partition("/")
         if name not in parameters:
             raise InputError(f"{path}: holds a state of '{name}', which this model does not train")
-        optimizer.state[parameters[name]][kind] = value.to(parameters[name].device)
+        optimizer.state[parameters[name]][kind] = _laid_out_as(parameters[name], value)
+
+
+def _laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
+    """The value where the parameter is, and in its order in memory, which the file does not keep."""
+    if value.shape != parameter.shape:
+        return value.to(parameter.device)
+    # Fused optimisers pair numbers by their place in memory: convolutions lie with their channels last.
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def _load_weights(path: Path, method: nn.Module) -> None:

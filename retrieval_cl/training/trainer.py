@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from time import perf_counter
 
 from retrieval_cl.core.ranks import average_gradients, num_ranks, rank, refuse_uneven
+from retrieval_cl.encoders.batch_norm import average_statistics
 from retrieval_cl.methods.method import Method
 from retrieval_cl.training.config import TrainingConfig
 from retrieval_cl.training.device import cast_to, resolve_precision, wait_for
@@ -43,6 +44,7 @@ def train(
     except KeyboardInterrupt:
         if interrupts.mid_step:
             raise
+        average_statistics(run.method)
         kept = [callback.on_interrupt(run) for callback in callbacks]
         raise Interrupted(run.step, run.steps, next(filter(None, kept), None)) from None
     finally:
@@ -81,6 +83,8 @@ def _take_steps(
                 run.statistics = method.describe(embeddings, batch) if run.logs_next else None
                 method.after_step(embeddings, batch, run.progress)
                 if run.watches_next:
+                    # What looks at the model, or saves it, is to find the same one on every rank.
+                    average_statistics(method)
                     wait_for(run.device)
                 run.advance(perf_counter() - started)
                 for callback in callbacks:

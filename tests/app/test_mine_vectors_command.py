@@ -50,6 +50,14 @@ def rows_of(folder):
     return [json.loads(line) for line in (folder / "out" / "negatives.jsonl").read_text().splitlines()]
 
 
+def test_without_a_report_no_page_stands_beside_the_table_not_even_an_older_one(cli, stored):
+    assert cli("mine", *files(stored), "-o", stored / "out", "--report").code == 0
+    assert (stored / "out" / "mining.html").is_file()
+    assert cli("mine", *files(stored), "-o", stored / "out", "--no-report").code == 0
+    assert not (stored / "out" / "mining.html").exists()
+    assert "audit" in json.loads((stored / "out" / "mining.json").read_text())
+
+
 def test_vectors_and_ids_alone_give_negatives_by_id_with_their_cosines(cli, stored):
     ran = cli("mine", *files(stored))
     assert ran.code == 0, ran.err

@@ -1,10 +1,7 @@
-import math
-
-import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from retrieval_cl.evaluation.accuracy import accuracy, wilson_interval
+from retrieval_cl.evaluation.accuracy import wilson_interval
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 7), (7, 7), (3, 10), (8123, 10000), (1, 1)])
@@ -20,9 +17,3 @@ def test_interval_of_all_right_is_not_empty_and_ends_at_one():
     interval = wilson_interval(20, 20)
     z = 1.959963984540054
     assert interval.high == 1.0 and interval.low == pytest.approx(20 / (20 + z * z))
-
-
-def test_number_stands_with_interval_count_and_protocol():
-    found = accuracy(np.array([True, False, True, True] * 500), protocol="kNN, k 10")
-    assert str(found) == "0.750 [0.731, 0.768] of 2,000; kNN, k 10"
-    assert math.isclose(found.interval.mean, 0.75)

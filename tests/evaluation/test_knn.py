@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from retrieval_cl.core.hits import Hits
 from retrieval_cl.evaluation import knn
-from retrieval_cl.evaluation.knn import KnnProtocol, knn_accuracy, vote
+from retrieval_cl.evaluation.knn import KnnProtocol, vote
 
 
 def make_hits(rows, scores=None):
@@ -83,17 +83,10 @@ def test_vote_equals_scikit_learn_where_there_are_no_ties():
     assert np.array_equal(found, model.predict(queries))
 
 
-def test_accuracy_uses_k_hits_and_tells_its_protocol():
-    labels = np.array([0, 1, 1])
-    hits = make_hits([[0, 1, 2], [1, 0, 2]])
+def test_protocol_tells_all_that_a_number_depends_on():
     of_one = KnnProtocol(k=1, temperature=None, bank="train, evaluation transform, weights of step 5")
-    wanted = np.array([0, 0])
-    assert knn_accuracy(hits, labels, wanted=wanted, num_classes=2, protocol=of_one).interval.mean == 0.5
     of_three = KnnProtocol(k=3, temperature=0.1, bank="train", metric="dot product")
-    found = knn_accuracy(hits, labels, wanted=np.array([1, 1]), num_classes=2, protocol=of_three)
-    assert found.protocol == "kNN, k 3, dot product, weight exp(score / 0.1); bank: train"
     assert (
         str(of_one) == "kNN, k 1, cosine, a vote each; bank: train, evaluation transform, weights of step 5"
     )
-    with pytest.raises(AssertionError, match="fewer hits"):
-        knn_accuracy(hits.top(2), labels, wanted=wanted, num_classes=2, protocol=of_three)
+    assert str(of_three) == "kNN, k 3, dot product, weight exp(score / 0.1); bank: train"

@@ -14,7 +14,7 @@ from retrieval_cl.methods.config import DEFAULTS, PRESETS, READS, MethodConfig
 # A config of each method that has the settings which others need to be read.
 MORE = {
     "dual_encoder": ({"objective": "sigmoid", "guard": {"margin": 0.1}}, {"memory": 5}),
-    "moco": ({"norm": "split"}, {"queue": 0, "in_batch_keys": True}),
+    "moco": ({"norm": "split", "projector": {"preset": "moco_v3"}}, {"queue": 0, "in_batch_keys": True}),
     "simclr": ({"norm": "split"},),
     "byol": ({"norm": "split"},),
 }

@@ -234,16 +234,22 @@ def test_shuffling_gives_keys_other_company_than_queries():
 
 
 @pytest.mark.parametrize(
-    ("settings", "norm", "expected"),
-    [
-        ({"norm": "split", "split_batches": 2}, True, shuffled),
-        ({"norm": "split", "split_batches": 2}, False, in_order),
-        ({"norm": "sync"}, True, in_order),
-        ({}, True, in_order),
-    ],
+    ("settings", "expected"),
+    [({"norm": "split", "split_batches": 2}, shuffled), ({"norm": "sync"}, in_order), ({}, in_order)],
 )
-def test_keys_are_shuffled_where_statistics_are_of_a_part_of_the_rows(settings, norm, expected):
-    assert MoCo.build(MethodConfig(name="moco", queue=8, **settings), ImageTower(norm=norm))._pass is expected
+def test_keys_are_shuffled_where_statistics_are_of_a_part_of_the_rows(settings, expected):
+    assert MoCo.build(MethodConfig(name="moco", queue=8, **settings), ImageTower(norm=True))._pass is expected
+
+
+@pytest.mark.parametrize("norm", ["split", "sync"])
+def test_kind_of_batch_norm_where_there_is_none_is_refused(norm):
+    def build(**heads):
+        return MoCo.build(MethodConfig(name="moco", queue=8, norm=norm, **heads), ImageTower())
+
+    with pytest.raises(InputError, match=rf"method\.norm: {norm} has no effect: neither the encoder nor"):
+        build()
+    assert build(predictor={"preset": "moco_v3_predictor"})._pass is in_order
+    assert build(projector={"preset": "moco_v3"}).branch.dim == 256
 
 
 def test_config_is_obeyed():

@@ -159,7 +159,7 @@ def _scores() -> dict[str, np.ndarray]:
 class Reader(HTMLParser):
     """Reads a page strictly: every element that opens is closed in order, and what it refers to is kept."""
 
-    VOID = frozenset({"meta", "link", "br", "hr", "wbr", "col"})
+    VOID = frozenset({"meta", "link", "br", "hr", "wbr", "col", "img"})
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)

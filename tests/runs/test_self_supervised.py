@@ -267,10 +267,8 @@ class EndBefore(Callback):
             raise Stop
 
 
-SLOWLY = [pytest.param(name, marks=[] if name == "moco" else pytest.mark.slow) for name in CASES]
-
-
-@pytest.mark.parametrize("name", SLOWLY)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
 def test_step_that_nobody_watches_waits_for_nothing(name, tmp_path, monkeypatch):
     # Meta tensors have no values: whoever asks for one fails. There is no autocast for them.
     monkeypatch.setattr(torch, "autocast", lambda *arguments, **keywords: nullcontext())

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from retrieval_cl.core.ranks import average_gradients, gather_values
-from retrieval_cl.encoders.batch_norm import SyncBatchNorm, convert_norms
+from retrieval_cl.encoders.batch_norm import SyncBatchNorm, average_statistics, convert_norms
 from retrieval_cl.methods.image_tower import shuffled
 
 SHAPES = {"vectors": (8, 5), "images": (8, 5, 3, 2)}
@@ -96,10 +96,25 @@ def check_shuffle(*, rank, world):
     assert torch.equal(everyone, gather_values(rows).flatten().sort().values)
 
 
+def check_average(*, rank, world):
+    """Running statistics of ranks that saw their own rows become one: the means over ranks."""
+    alone = [network() for _ in range(world)]
+    for number, module in enumerate(alone):
+        module(share(draw(8, 5, 3, 2, seed=0), rank=number, world=world))
+    names = [name for name, _ in alone[0].named_buffers() if "running" in name]
+    seen = {name: torch.stack([module.get_buffer(name) for module in alone]) for name in names}
+    average_statistics(alone[rank])
+    assert len(names) == 4 and all((values[0] - values[1]).abs().max() > 0.01 for values in seen.values())
+    for name, values in seen.items():
+        assert_near(alone[rank].get_buffer(name), values.mean(0))
+    average_statistics(nn.Linear(2, 2))
+
+
 def check_batch_norm(rank, *, world):
     for shape in SHAPES.values():
         check_layer(shape, rank=rank, world=world, dtype=torch.float64, tolerance=1e-12)
     check_layer(SHAPES["images"], rank=rank, world=world, dtype=torch.float32, tolerance=1e-5)
     check_training(rank=rank, world=world)
+    check_average(rank=rank, world=world)
     check_half_precision(rank=rank, world=world)
     check_shuffle(rank=rank, world=world)
