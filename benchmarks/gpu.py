@@ -14,6 +14,9 @@
 | search | exact search of 100,000 x 1,000,000 x 768 beside torch's matmul and topk, and faiss' knn_gpu |
 | encode | tokens a second beside SentenceTransformer.encode, float32 and bf16, random BERT-base |
 | cycle | encode, search, mine and swap in a running training, in one line |
+| images | SimCLR of a ResNet-18 at 32x32: images a second, the share of each part of a step |
+| images_wait | SimCLR, MoCo, BYOL: torch raises where the host waits in a step that nobody watches |
+| images_run | 60 epochs on CIFAR-10 with their accuracies; for longer runs see gpu_image_run.py |
 | tests | tests/core/kernels, and every test marked `gpu` |
 
 All of them may need more than ten minutes: --only equality --only no_wait --only large --only plain, then
@@ -60,6 +63,9 @@ SECTIONS = {
     "search": ("gpu_search", "search", 240),
     "encode": ("gpu_text", "encode", 120),
     "cycle": ("gpu_text", "cycle", 180),
+    "images": ("gpu_images", "images", 120),
+    "images_wait": ("gpu_images", "no_wait", 90),
+    "images_run": ("gpu_image_run", "whole_run", 540),
     "tests": ("gpu_tests", "run_tests", 240),
 }
 # Importing torch and waking the GPU takes so long.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from retrieval_cl.augmentation.config import AugmentationConfig
 from retrieval_cl.core.errors import InputError
@@ -74,6 +75,18 @@ class ImageRunConfig(Settings):
         default_factory=ImageEvaluationConfig, description="what is measured"
     )
     index: IndexConfig = Field(default_factory=IndexConfig, description="how images are indexed")
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _method_is_simclr_unless_named(cls, values: Any) -> Any:
+        return {"name": "simclr", **values} if isinstance(values, dict) else values
+
+    @field_validator("method")
+    @classmethod
+    def _method_takes_images(cls, method: MethodConfig) -> MethodConfig:
+        if method.name not in IMAGE_METHODS:
+            raise ValueError(f"name '{method.name}' takes texts; of images: {', '.join(IMAGE_METHODS)}")
+        return method
 
     @property
     def folder(self) -> Path:
@@ -186,10 +199,13 @@ def _read(
     data: str | None,
     source_of: Callable[[str], Values] | None = None,
 ) -> tuple[Values, dict[Key, str]]:
-    """Nested values and places. `source_of` reads `data`; None: as the file's method and source want."""
+    """Nested values and places. `source_of` reads `data`; None: as the method and source want."""
     values, places = read_values(path)
     if data is not None:
-        source_of = source_of or (_image_source_of if _wants_images(values) else _source_of)
+        given = deepcopy(values)
+        put_overrides(given, {}, overrides=overrides)
+        is_of_images = data == "digits" or _wants_images(given)
+        source_of = source_of or (_image_source_of if is_of_images else _source_of)
         values["source"], places[("source",)] = source_of(data), f"--data {data}"
     put_overrides(values, places, overrides=overrides)
     return values, places

@@ -92,8 +92,10 @@ def config_for(
     """The config given, else that of the model's run, with `--set` and `--data` on top.
 
     Raises:
-        InputError: as `load_config`; or nothing says which data to read.
+        InputError: as `load_config`; or nothing says which data to read, or it is a model of images.
     """
+    if model is not None and model.embeds != "texts":
+        raise InputError(f"{model.path}: a model of images; this command takes one of texts")
     path = config if config is not None else _own_config(model)
     if needs_data and path is None and data is None and not _names_source(overrides):
         raise InputError(

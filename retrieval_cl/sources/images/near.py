@@ -64,7 +64,7 @@ def difference_hashes(images: Images) -> Float[Tensor, "N 64"]:
 
 
 def _looks(images: Images) -> tuple[Float[Tensor, "N 64"], Float[Tensor, "N T"]]:
-    """Hashes and thumbnails of all images, the latter as unit rows without their mean."""
+    """Hashes and thumbnails of all images, the latter as unit rows without their mean colour."""
     hashes, thumbs = [], []
     for start in range(0, len(images), READ_ROWS):
         rows = np.arange(start, min(start + READ_ROWS, len(images)), dtype=np.int64)
@@ -72,8 +72,10 @@ def _looks(images: Images) -> tuple[Float[Tensor, "N 64"], Float[Tensor, "N T"]]
         grey = (pixels * pixels.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(dim=1, keepdim=True)
         places = _resized(grey, HASH_SHAPE)[:, 0]
         hashes.append(torch.where(places[:, :, 1:] > places[:, :, :-1], 1.0, -1.0).flatten(1))
-        small = _resized(pixels, (THUMB_SIDE, THUMB_SIDE)).flatten(1)
-        thumbs.append(functional.normalize(small - small.mean(dim=1, keepdim=True), dim=1, eps=1.0))
+        small = _resized(pixels, (THUMB_SIDE, THUMB_SIDE))
+        # Of each channel: else what all blue skies have in common outweighs what flies in them.
+        centred = small - small.mean(dim=(2, 3), keepdim=True)
+        thumbs.append(functional.normalize(centred.flatten(1), dim=1, eps=1.0))
     return torch.cat(hashes), torch.cat(thumbs)
 
 

@@ -1,0 +1,121 @@
+"""Contact sheets: images asked for and their neighbours side by side, as one HTML page or one PNG."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from PIL import Image, ImageDraw
+
+from retrieval_cl.core.errors import InputError
+from retrieval_cl.core.files import new_file
+from retrieval_cl.reporting.markup import Html, element
+from retrieval_cl.reporting.page import Page, paragraph
+
+TILE, GAP, LINE = 96, 8, 14  # px
+SUFFIXES = (".html", ".png")
+
+
+@final
+@dataclass(frozen=True)
+class Tile:
+    """One picture of a sheet.
+
+    Attributes:
+        picture: a JPEG or PNG file.
+        caption: below it.
+        is_right: whether it is of the class of the first of its row; None where that is not known.
+    """
+
+    picture: bytes
+    caption: str
+    is_right: bool | None = None
+
+
+def write_contact_sheet(path: Path, rows: Sequence[Sequence[Tile]], *, title: str, note: str = "") -> None:
+    """Writes the sheet; the first tile of a row is what was asked for, its hits follow, best first.
+
+    Raises:
+        InputError: the file ends in neither .html nor .png.
+    """
+    check_suffix(path)
+    if path.suffix == ".png":
+        _write_png(path, rows)
+        return
+    page = Page(title, over="retrieval-cl contact sheet")
+    page.lead(*([paragraph(note, kind="lead")] if note else []))
+    page.section("Neighbours", *sheet(rows))
+    page.write(path)
+
+
+def sheet(rows: Sequence[Sequence[Tile]]) -> list[Html]:
+    """The rows as part of a page: what was asked for, and its hits beside it; empty where there are none."""
+    return [element("div", *(_row(row) for row in rows if row), class_="sheet")] if any(rows) else []
+
+
+def pair_sheet(pairs: Sequence[Sequence[Tile]]) -> list[Html]:
+    """Pairs of pictures as part of a page, several beside each other; empty where there are none."""
+    return [element("div", *(_row(pair) for pair in pairs), class_="sheet pairs")] if pairs else []
+
+
+def check_suffix(path: Path) -> None:
+    """Raises InputError where a contact sheet cannot have this name."""
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"{path}: a contact sheet is a file that ends in {' or '.join(SUFFIXES)}")
+
+
+def _row(tiles: Sequence[Tile]) -> Html:
+    hits = element("div", *(_tile(tile) for tile in tiles[1:]), class_="hits")
+    return element("div", _tile(tiles[0]), hits, class_="shots")
+
+
+def _tile(tile: Tile) -> Html:
+    kind = "png" if tile.picture.startswith(b"\x89PNG") else "jpeg"
+    source = f"data:image/{kind};base64,{base64.b64encode(tile.picture).decode()}"
+    mark = {None: "", True: " right", False: " wrong"}[tile.is_right]
+    return element(
+        "figure",
+        element("img", src=source, alt=tile.caption),
+        element("figcaption", tile.caption),
+        class_=f"shot{mark}",
+    )
+
+
+def _write_png(path: Path, rows: Sequence[Sequence[Tile]]) -> None:
+    columns = max((len(row) for row in rows), default=1)
+    width, height = columns * (TILE + GAP) + GAP, len(rows) * (TILE + LINE + GAP) + GAP
+    sheet = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(sheet)
+    for line, row in enumerate(rows):
+        for column, tile in enumerate(row):
+            left, top = GAP + column * (TILE + GAP), GAP + line * (TILE + LINE + GAP)
+            sheet.paste(_fitted(tile.picture), (left, top))
+            colour = {None: "#444444", True: "#1a7f37", False: "#c0392b"}[tile.is_right]
+            draw.text((left, top + TILE + 1), _cut(tile.caption, draw), fill=colour)
+    with new_file(path) as part:
+        sheet.save(part, format="PNG")
+
+
+def _cut(caption: str, draw: ImageDraw.ImageDraw) -> str:
+    """The caption, shortened until it is no wider than its tile."""
+    if draw.textlength(caption) <= TILE:
+        return caption
+    while caption and draw.textlength(f"{caption}...") > TILE:
+        caption = caption[:-1]
+    return f"{caption}..."
+
+
+def _fitted(picture: bytes) -> Image.Image:
+    """The picture scaled to a tile's longer side, in the middle of a white square."""
+    image = Image.open(io.BytesIO(picture)).convert("RGB")
+    scale = TILE / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    square = Image.new("RGB", (TILE, TILE), "white")
+    # Small images as blocks, so that nothing is shown that is not there.
+    resized = image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
+    square.paste(resized, ((TILE - size[0]) // 2, (TILE - size[1]) // 2))
+    return square

@@ -1,0 +1,98 @@
+"""Which story a command tells: of texts or of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from retrieval_cl.config import AnyRunConfig, ImageRunConfig, refuse_overrides
+from retrieval_cl.core.errors import InputError
+from retrieval_cl.runs.evaluate import Say
+from retrieval_cl.runs.index import Indexed, Progress
+from retrieval_cl.runs.models import Model, config_for, image_config_for
+from retrieval_cl.training.progress import Display
+
+
+@runtime_checkable
+class Done(Protocol):
+    """What training or evaluation leaves."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+
+    def text(self) -> str:
+        """The outcome, for a terminal."""
+
+
+@runtime_checkable
+class Story(Protocol):
+    """Trains from beginning to end; see `train` and `train_images`."""
+
+    def __call__(
+        self, *, resume: bool, overwrite: bool, command: str, display: Display | None, say: Say
+    ) -> Done:
+        """The arguments and errors are those of `runs.train.train`."""
+
+
+def train_story(config: AnyRunConfig) -> Story:
+    """The training that the config asks for."""
+    if isinstance(config, ImageRunConfig):
+        from retrieval_cl.runs.train_images import train_images
+
+        return partial(train_images, config)
+    from retrieval_cl.runs.train import train
+
+    return partial(train, config)
+
+
+@runtime_checkable
+class IndexStory(Protocol):
+    """Indexes; see `index_corpus` and `index_images`."""
+
+    def __call__(self, *, output: Path, copy_model: bool, say: Say, progress: Progress | None) -> Indexed:
+        """The arguments and errors are those of `runs.index.index_corpus`."""
+
+
+def index_story(
+    model: Model, *, config: Path | None, overrides: Sequence[str], data: str | None, corpus: Path | None
+) -> IndexStory:
+    """What indexes with the model. Raises InputError as `config_for` does."""
+    if model.embeds == "images":
+        from retrieval_cl.runs.index_images import index_images
+
+        if corpus is not None:
+            raise InputError(f"--corpus {corpus}: {model.name} is a model of images; name them by --data")
+        settings = image_config_for(model, config=config, overrides=overrides, data=data)
+        return partial(index_images, settings, model)
+    from retrieval_cl.runs.index import index_corpus
+
+    texts = config_for(model, config=config, overrides=overrides, data=data, needs_data=corpus is None)
+    return partial(index_corpus, texts, model, corpus=corpus)
+
+
+@runtime_checkable
+class EvalStory(Protocol):
+    """Measures a model; see `evaluate` and `evaluate_images`."""
+
+    def __call__(self, *, against: Model | None, write_trec: bool, say: Say) -> Done:
+        """The arguments and errors are those of `runs.evaluate.evaluate`."""
+
+
+def eval_story(
+    model: Model, *, config: Path | None, overrides: Sequence[str], data: str | None, output: Path | None
+) -> EvalStory:
+    """What measures the model; results go to `output`, by default below its run. Raises as `config_for`."""
+    if model.embeds == "images":
+        from retrieval_cl.runs.evaluate_images import evaluate_images
+
+        refuse_overrides(overrides, used=("source", "evaluation"), command="eval")
+        images = image_config_for(model, config=config, overrides=overrides, data=data)
+        folder = output or model.folder / f"eval-{images.evaluation.split}"
+        return partial(evaluate_images, images, model, output=folder)
+    from retrieval_cl.runs.evaluate import evaluate
+
+    texts = config_for(model, config=config, overrides=overrides, data=data)
+    return partial(evaluate, texts, model, output=output or model.folder / f"eval-{texts.evaluation.split}")
