@@ -94,7 +94,8 @@ def run_missing(seeds: Sequence[int], given: Namespace) -> dict[str, Outcome]:
     if given.out.is_file():
         for text in given.out.read_text().splitlines():
             record = json.loads(text)
-            found[record.pop("key")] = Outcome(**record)
+            name = record.pop("key")
+            found[name] = Outcome(**record)
     setting = setting_of(given)
     for case in cases(seeds):
         if key(case) in found or given.only not in case.name:

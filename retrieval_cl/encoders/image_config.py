@@ -53,7 +53,7 @@ class ImageEncoderConfig(Settings):
         ge=4,
         le=1024,
         description="channels of the first stage, doubled by each next (times 4 with bottleneck blocks); "
-        "null: 32 for convnet, 64 for resnet",
+        "null: 32 for convnet, 64 for resnet; resnet takes 8 or more",
     )
     block: Literal["basic", "bottleneck"] = Field(
         "basic", description="basic: ResNet-18 and -34; bottleneck: ResNet-50 and up (kind resnet)"
@@ -110,7 +110,14 @@ class ImageEncoderConfig(Settings):
                     f"size {self.side} is too small for {len(self.depths)} stages, each of which halves it; "
                     f"give at least {least}, or fewer depths"
                 )
+        if self.kind == "resnet" and self.width is not None and self.width < _LEAST_RESNET_WIDTH:
+            raise ValueError(f"width {self.width} is too small for resnet; give at least {_LEAST_RESNET_WIDTH}")
         return self
+
+
+# With fewer channels, oneDNN 3.12 (torch 2.13) writes past its buffer in the backward pass of the shortcut, a strided
+# 1x1 convolution in channels_last, on processors with AVX2 alone: the process dies, or computes on with a broken heap.
+_LEAST_RESNET_WIDTH = 8
 
 
 _EFFECTIVE: dict[str, tuple[ImageEncoderKind, ...]] = {

@@ -8,9 +8,9 @@ from retrieval_cl.encoders.load_image import build_image_encoder
 
 TINY = {
     "convnet": {"kind": "convnet", "size": 16, "width": 4, "depths": (1, 2)},
-    "resnet": {"kind": "resnet", "size": 32, "width": 4, "depths": (1, 1)},
-    "bottleneck": {"kind": "resnet", "size": 32, "width": 4, "depths": (1, 1), "block": "bottleneck"},
-    "cifar": {"kind": "resnet", "size": 16, "width": 4, "depths": (1, 1), "stem": "cifar"},
+    "resnet": {"kind": "resnet", "size": 32, "width": 8, "depths": (1, 1)},
+    "bottleneck": {"kind": "resnet", "size": 32, "width": 8, "depths": (1, 1), "block": "bottleneck"},
+    "cifar": {"kind": "resnet", "size": 16, "width": 8, "depths": (1, 1), "stem": "cifar"},
     "vit": {"kind": "vit", "size": 16, "patch_size": 4, "hidden_size": 8, "layers": 2, "heads": 2},
     "vit_cls": {
         "kind": "vit",

@@ -14,7 +14,7 @@ from retrieval_cl.encoders.image_config import ImageEncoderConfig
 from retrieval_cl.encoders.image_fit import fit_square
 from retrieval_cl.encoders.load_image import build_image_encoder
 
-DIMS = {"convnet": 8, "resnet": 8, "bottleneck": 32, "cifar": 8, "vit": 8, "vit_cls": 8}
+DIMS = {"convnet": 8, "resnet": 16, "bottleneck": 64, "cifar": 16, "vit": 8, "vit_cls": 8}
 
 
 @pytest.fixture(params=TINY)
@@ -58,9 +58,9 @@ def test_standard_models_have_their_published_number_of_weights(settings, dim, c
 def test_the_cifar_stem_keeps_the_side_and_three_stages_halve_it():
     encoder = tiny_encoder("cifar", size=32, depths=(1, 1, 1, 1))
     output = encoder.backbone(pixels_for(encoder))
-    assert output.last_hidden_state.shape == (4, 32, 4, 4)
+    assert output.last_hidden_state.shape == (4, 64, 4, 4)
     stock = tiny_encoder("resnet", size=32, depths=(1, 1, 1, 1))
-    assert stock.backbone(pixels_for(stock)).last_hidden_state.shape == (4, 32, 1, 1)
+    assert stock.backbone(pixels_for(stock)).last_hidden_state.shape == (4, 64, 1, 1)
 
 
 def test_the_cifar_resnet_equals_its_definition():

@@ -27,6 +27,7 @@ from retrieval_cl.encoders.image_config import ImageEncoderConfig
         ({"kind": "vit", "size": 40}, "size 40 is no multiple of patch_size 16"),
         ({"kind": "vit", "patch_size": 5}, "size 224 is no multiple of patch_size 5"),
         ({"size": 6, "depths": (1, 1, 1, 1)}, "size 6 is too small for 4 stages"),
+        ({"kind": "resnet", "width": 4}, "width 4 is too small for resnet; give at least 8"),
         ({"std": (0.5, 0.0, 0.5)}, "greater than 0"),
         ({"mean": (0.5, 0.5)}, "Field required"),
         ({"mean": (0.5, 1.5, 0.5)}, "less than or equal to 1"),

@@ -94,7 +94,7 @@ def test_a_saved_encoder_of_ours_is_a_start_too(tmp_path):
     assert np.array_equal(start.encode(images), encoder.encode(images))
     wider = pretrained(tmp_path / "model", size=24)
     assert (wider.size, wider.mean) == (24, (0.1, 0.2, 0.3))
-    assert wider.encode(images).shape == (3, 8)
+    assert wider.encode(images).shape == (3, 16)
 
 
 def test_a_saved_encoders_pooling_stays(tmp_path):

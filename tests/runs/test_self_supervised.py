@@ -325,10 +325,12 @@ def one(tmp_path_factory):
 
 
 def greatest_difference(found, expected):
+    # The gradient of an attention's key bias is 0: what such a bias holds is rounding.
+    names = [name for name, value in expected.items() if value.is_floating_point()]
     return max(
-        float((found[name] - value).abs().max() / value.abs().max())
-        for name, value in expected.items()
-        if value.is_floating_point()
+        float((found[name] - expected[name]).abs().max() / expected[name].abs().max())
+        for name in names
+        if not name.endswith(("key.bias", "k_proj.bias"))
     )
 
 
