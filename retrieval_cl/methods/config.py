@@ -68,11 +68,15 @@ READS: Mapping[str, tuple[str, ...]] = {
     "simclr": ("negatives", *_SCALE, *_CHOICE, *_IMAGES),
     "moco": ("queue", "in_batch_keys", "symmetric", "negatives", *_SCALE, *_CHOICE, *_IMAGES, *_TWIN),
     "byol": (*_IMAGES, *_TWIN),
+    "clip": ("objective", "bias", "positives", "negatives", *_SCALE, *_CHOICE),
 }
 """Method -> the settings it reads, beside its name; others are refused. Here, where no library is loaded."""
 
 IMAGE_METHODS = tuple(name for name, keys in READS.items() if set(_IMAGES) <= set(keys))
 """Those that learn from images alone."""
+
+IMAGE_TEXT_METHODS = ("clip",)
+"""Those that learn from images and their texts."""
 
 PRESETS: Mapping[str, Mapping[str, HeadPreset]] = {
     "simclr": {"projector": "simclr_v1"},
@@ -91,8 +95,12 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "projector": HeadConfig(preset="byol"),
         "predictor": HeadConfig(preset="byol"),
     },
+    "clip": {"temperature": 0.07, "learned_temperature": True},
 }
 """Method -> defaults of its own, where papers differ."""
+
+SIGMOID_TEMPERATURES: Mapping[str, float] = {"clip": 0.1}
+"""Method -> its default temperature with objective: sigmoid, where that has one of its own."""
 
 
 class MethodConfig(Settings):
@@ -106,9 +114,12 @@ class MethodConfig(Settings):
         0.05,
         gt=0,
         le=10,
-        description="cosines are divided by it; where learned, its start (simclr: 0.5, moco: 0.2)",
+        description="cosines are divided by it; where learned, its start (simclr: 0.5, moco: 0.2, clip: what "
+        "its model learned, else 0.07, or 0.1 with sigmoid)",
     )
-    learned_temperature: bool = Field(False, description="train the temperature, within 0.01 .. 1")
+    learned_temperature: bool = Field(
+        False, description="train the temperature, within 0.01 .. 1 (default in clip: true)"
+    )
     objective: Literal["info_nce", "sigmoid"] = Field(
         "info_nce", description="info_nce: choose the positive among all; sigmoid: judge every pair by itself"
     )
@@ -116,11 +127,12 @@ class MethodConfig(Settings):
         -10.0,
         ge=-100,
         le=100,
-        description="start of the learned number that is added to every logit; sigmoid alone has one",
+        description="start of the learned number that is added to every logit; sigmoid alone has one (clip: "
+        "what its model learned, else -10)",
     )
     positives: Literal["target", "mean", "sum"] = Field(
         "target",
-        description="target: a query's other positives in the batch are left out; mean: each has its own "
+        description="target: an anchor's other positives in the batch are left out; mean: each has its own "
         "loss; sum: they share one",
     )
     decoupled: bool = Field(False, description="the positive is not in the denominator (info_nce)")
@@ -228,7 +240,10 @@ class MethodConfig(Settings):
         for key in sorted(self.model_fields_set - {"name", *READS[self.name]}):
             readers = [name for name, keys in READS.items() if key in keys]
             raise ValueError(f"{key} has no effect in method {self.name}; it is read by {', '.join(readers)}")
-        for key, value in DEFAULTS.get(self.name, {}).items():
+        defaults = dict(DEFAULTS.get(self.name, {}))
+        if self.objective == "sigmoid" and self.name in SIGMOID_TEMPERATURES:
+            defaults["temperature"] = SIGMOID_TEMPERATURES[self.name]
+        for key, value in defaults.items():
             if key not in self.model_fields_set:
                 # Not as a setting: what nobody set is not written into a saved config.
                 self.__dict__[key] = value

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from retrieval_cl.core.contrast import Bank, Contrast, Part
+from retrieval_cl.core.contrast import Bank, Contrast
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.guard import Guard
 from retrieval_cl.core.losses import Objective, info_nce
@@ -24,7 +24,7 @@ from retrieval_cl.core.views import Batch
 from retrieval_cl.methods.config import MethodConfig
 from retrieval_cl.methods.method import Embeddings, Method
 from retrieval_cl.methods.objectives import build_bias, build_guard, build_objective
-from retrieval_cl.methods.parts import candidates, private_columns
+from retrieval_cl.methods.parts import private_columns, view_part
 
 TOWER_KINDS: dict[str, Literal["query", "passage"]] = {
     "query": "query",
@@ -132,9 +132,9 @@ class DualEncoder(Method):
     def contrasts(self, embeddings: Embeddings, batch: Batch) -> tuple[Contrast]:
         """This rank's queries against the bank; row i's target is its own positive."""
         anchors = embeddings["query"]
-        parts = [_part("positive", embeddings, batch, shared=self._share_positives)]
+        parts = [view_part("positive", embeddings, batch, shared=self._share_positives)]
         if "negative" in batch.views:
-            parts.append(_part("negative", embeddings, batch, shared=self._share_negatives))
+            parts.append(view_part("negative", embeddings, batch, shared=self._share_negatives))
         elif not self._share_positives:
             raise InputError(
                 "method.in_batch is false, but this round has no mined negatives: nothing to compare with; "
@@ -162,9 +162,5 @@ class DualEncoder(Method):
             return
         for kind in PASSAGES:
             if kind in batch.views:
-                part = _part(kind, embeddings, batch, shared=True)
+                part = view_part(kind, embeddings, batch, shared=True)
                 self.memory.push(part.vectors, part.ids)
-
-
-def _part(kind: str, embeddings: Embeddings, batch: Batch, *, shared: bool) -> Part:
-    return candidates(embeddings[kind], batch.views[kind].ids, name=f"{kind}s", shared=shared)

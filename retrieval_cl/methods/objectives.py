@@ -16,20 +16,31 @@ from retrieval_cl.methods.config import MethodConfig
 
 def build_objective(config: MethodConfig) -> Objective:
     """A function from a contrast to a loss per anchor, of all that settings may ask for."""
-    whole: Objective
-    if config.objective == "sigmoid":
-        assert config.positives != "mean", "refused by the settings"
-        whole = partial(
-            sigmoid,
-            positives=config.positives,
-            guard=build_guard(config),
-            compute_dtype=_compute_dtype(config),
-        )
-    else:
-        whole = partial(build_info_nce(config), symmetric=config.symmetric, positives=config.positives)
+    whole = build_sigmoid(config) if config.objective == "sigmoid" else build_choice(config, config.symmetric)
     if config.matryoshka is None:
         return whole
     return matryoshka(whole, dims=config.matryoshka.dims, weights=config.matryoshka.weights)
+
+
+def build_two_way(config: MethodConfig) -> Objective:
+    """One that looks both ways, from anchors to candidates and back; sigmoid judges every pair once."""
+    return build_sigmoid(config) if config.objective == "sigmoid" else build_choice(config, symmetric=True)
+
+
+def build_sigmoid(config: MethodConfig) -> Objective:
+    """Every pair judged by itself."""
+    assert config.positives != "mean", "refused by the settings"
+    return partial(
+        sigmoid,
+        positives=config.positives,
+        guard=build_guard(config),
+        compute_dtype=_compute_dtype(config),
+    )
+
+
+def build_choice(config: MethodConfig, symmetric: bool) -> Objective:
+    """InfoNCE with the positives that are asked for; `symmetric`: with its reverse."""
+    return partial(build_info_nce(config), symmetric=symmetric, positives=config.positives)
 
 
 def build_info_nce(config: MethodConfig) -> partial[Tensor]:

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from retrieval_cl.core.contrast import Bank, Part
 from retrieval_cl.core.ranks import gather_rows, gather_values
+from retrieval_cl.core.views import Batch
+from retrieval_cl.methods.method import Embeddings
 
 
 def candidates(vectors: Float[Tensor, "C D"], ids: Int64[Tensor, " C"], *, name: str, shared: bool) -> Part:
@@ -19,6 +21,11 @@ def candidates(vectors: Float[Tensor, "C D"], ids: Int64[Tensor, " C"], *, name:
     if not shared:
         return Part(vectors, ids, shared=False, name=name)
     return Part(gather_rows(vectors), gather_values(ids), name=name)
+
+
+def view_part(kind: str, embeddings: Embeddings, batch: Batch, *, shared: bool) -> Part:
+    """The candidates that a view of the batch gives, named after it."""
+    return candidates(embeddings[kind], batch.views[kind].ids, name=f"{kind}s", shared=shared)
 
 
 def private_columns(bank: Bank, number: int, *, num_anchors: int) -> Int64[Tensor, "A n"] | None:

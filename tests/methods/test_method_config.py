@@ -5,6 +5,7 @@ import sys
 
 import pytest
 from image_methods import ImageTower
+from image_text_methods import Towers
 from pydantic import ValidationError
 
 from retrieval_cl.encoders.head_config import HeadConfig
@@ -17,7 +18,9 @@ MORE = {
     "moco": ({"norm": "split", "projector": {"preset": "moco_v3"}}, {"queue": 0, "in_batch_keys": True}),
     "simclr": ({"norm": "split"},),
     "byol": ({"norm": "split"},),
+    "clip": ({"objective": "sigmoid", "guard": {"margin": 0.1}},),
 }
+TOWERS = {"clip": Towers}
 
 
 class Recorded(MethodConfig):
@@ -38,7 +41,8 @@ def test_method_reads_what_the_table_says_and_nothing_else(name, make_text_encod
     for settings in ({}, *MORE[name]):
         recorded = Recorded(name=name, **settings)
         SEEN.clear()
-        load_method(name).build(recorded, make_text_encoder() if name == "dual_encoder" else ImageTower())
+        tower = make_text_encoder() if name == "dual_encoder" else TOWERS.get(name, ImageTower)()
+        load_method(name).build(recorded, tower)
         found |= SEEN
     assert found - {"name"} == set(READS[name])
 
@@ -69,6 +73,11 @@ def test_methods_start_from_their_papers():
         65536,
     )
     assert moco.projector == HeadConfig(preset="moco_v2") and moco.predictor is None
+    clip, siglip = MethodConfig(name="clip"), MethodConfig(name="clip", objective="sigmoid")
+    assert (clip.temperature, clip.learned_temperature, clip.objective) == (0.07, True, "info_nce")
+    assert (siglip.temperature, siglip.learned_temperature, siglip.bias) == (0.1, True, -10.0)
+    assert MethodConfig(name="clip", objective="sigmoid", temperature=0.3).temperature == 0.3
+    assert MethodConfig(objective="sigmoid").temperature == 0.05
     assert (byol.momentum, byol.momentum_schedule, byol.loss_factor) == (0.99, "cosine", 2.0)
     assert byol.projector == byol.predictor == HeadConfig(preset="byol")
     assert MethodConfig(name="byol", momentum=0.9, predictor=None).momentum == 0.9
@@ -101,6 +110,11 @@ def test_head_without_a_preset_departs_from_that_of_its_method():
         ({"name": "byol", "momentum": 1.0}, "momentum"),
         ({"name": "byol", "projector": {"preset": "byool"}}, "preset"),
         ({"name": ["byol"]}, "name"),
+        ({"name": "clip", "symmetric": True}, "symmetric has no effect in method clip"),
+        ({"name": "clip", "bias": -5.0}, "bias has no effect with objective: info_nce"),
+        ({"name": "clip", "objective": "sigmoid", "hardness": 1.0}, "hardness: 1.0 has no effect"),
+        ({"name": "clip", "objective": "sigmoid", "positives": "mean"}, "positives: mean is not known"),
+        ({"name": "clip", "temperature": 2.0}, "temperature 2.0: a learned temperature stays within"),
         ({"name": "mocco"}, "did you mean 'moco'"),
     ],
 )

@@ -3,6 +3,7 @@
 from functools import partial
 
 import image_methods
+import image_text_methods
 import pytest
 import torch
 
@@ -47,9 +48,19 @@ def make_byol():
     return lambda: (image_methods.build_byol(), image_methods.build_batch())
 
 
+@pytest.fixture
+def make_clip():
+    """Some images share a text; mined and edited texts, some of them missing."""
+    return lambda: (
+        image_text_methods.build_clip(),
+        image_text_methods.build_batch(mined=2, edits=2),
+    )
+
+
 # Name of a method -> the fixture that gives a function () -> (tiny method, batch for it), the same each time.
 EXAMPLES = {
     "byol": "make_byol",
+    "clip": "make_clip",
     "dual_encoder": "make_dual_encoder",
     "moco": "make_moco",
     "simclr": "make_simclr",
