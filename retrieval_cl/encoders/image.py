@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, final
 
@@ -18,6 +16,13 @@ from transformers import PreTrainedModel
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.files import new_folder, write_json, write_manifest
 from retrieval_cl.core.images import Images
+from retrieval_cl.encoders.encoding import (
+    Progress,
+    computing_in,
+    embed_image_batches,
+    evaluating,
+    refuse_not_finite,
+)
 from retrieval_cl.encoders.fingerprint import fingerprint_modules
 from retrieval_cl.encoders.image_config import IMAGE_FOLDER_KIND, TokenPooling
 from retrieval_cl.encoders.image_fit import fit_square, processor_settings
@@ -25,7 +30,6 @@ from retrieval_cl.encoders.image_pooling import Pool, choose_pool
 from retrieval_cl.encoders.quiet import no_progress_bars
 
 Channels = tuple[float, float, float]
-Progress = Callable[[int, int], None]
 
 FOLDER_KIND = IMAGE_FOLDER_KIND
 # Written anew by each save, or left over from a load; none of them decides a vector.
@@ -123,13 +127,19 @@ class ImageEncoder(nn.Module):
         rows = np.arange(len(images)) if rows is None else rows
         vectors = np.empty((len(rows), self.dim), dtype=np.float32)
         done = 0
-        with _evaluating(self), torch.inference_mode(), _computing_in(compute_dtype, device=self.device):
-            for batch in self._embed_batches(images, rows=rows, batch_size=batch_size):
-                vectors[done : done + len(batch)] = batch.cpu().numpy()
-                done += len(batch)
+
+        def embed(taken: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B F"]:
+            return functional.normalize(self.features(self.prepare(taken)).float(), dim=-1)
+
+        with evaluating(self), torch.inference_mode(), computing_in(compute_dtype, device=self.device):
+            for places, batch in embed_image_batches(
+                images, rows=rows, batch_size=batch_size, device=self.device, embed=embed
+            ):
+                vectors[places] = batch.cpu().numpy()
+                done += len(places)
                 if progress is not None:
                     progress(done, len(rows))
-        _refuse_not_finite(vectors, rows=rows)
+        refuse_not_finite(np.isfinite(vectors.sum(axis=1)), what="image", numbers=rows)
         return vectors
 
     def fingerprint(self) -> str:
@@ -165,46 +175,6 @@ class ImageEncoder(nn.Module):
         except (ValueError, RuntimeError, TypeError) as error:
             name, reason = type(self.backbone).__name__, str(error).strip().partition("\n")[0]
             raise InputError(f"{name} cannot embed images of {self.size} x {self.size}: {reason}") from error
-
-    def _embed_batches(
-        self, images: Images, *, rows: Int64[np.ndarray, " N"], batch_size: int
-    ) -> Iterator[Float[Tensor, "B F"]]:
-        """Unit rows of each batch, one late: a GPU computes one while another is copied."""
-        waiting: Float[Tensor, "B F"] | None = None
-        for start in range(0, len(rows), batch_size):
-            taken = images.take(rows[start : start + batch_size]).to(self.device, non_blocking=True)
-            features = self.features(self.prepare(taken)).float()
-            if waiting is not None:
-                yield waiting
-            waiting = functional.normalize(features, dim=-1)
-        if waiting is not None:
-            yield waiting
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    # Module by module: a part frozen in evaluation mode stays so afterwards.
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
-
-
-def _computing_in(dtype: torch.dtype | None, *, device: torch.device) -> AbstractContextManager[Any]:
-    # Not casting.forward_in: batch norm keeps its statistics, and with them its weights, in float32.
-    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
-
-
-def _refuse_not_finite(vectors: Float32[np.ndarray, "N F"], *, rows: Int64[np.ndarray, " N"]) -> None:
-    broken = np.flatnonzero(~np.isfinite(vectors.sum(axis=1)))
-    if len(broken):
-        raise InputError(
-            f"the vector of image row {rows[broken[0]]} is NaN or infinite ({len(broken)} of {len(rows)} "
-            "rows are): the model's weights are broken, or its numbers overflow in this compute type"
-        )
 
 
 def _model_card(encoder: ImageEncoder) -> str:

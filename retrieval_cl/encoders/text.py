@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, final
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Float, Float32, Int64
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Normalize, Router
 from torch import Tensor, nn
@@ -21,13 +20,12 @@ from retrieval_cl.core.files import new_folder
 from retrieval_cl.core.relations import Ragged
 from retrieval_cl.encoders.ahead import token_windows
 from retrieval_cl.encoders.casting import Forward, forward_in
+from retrieval_cl.encoders.encoding import Progress, embed_text_batches, evaluating, refuse_not_finite
 from retrieval_cl.encoders.fingerprint import fingerprint_modules
 from retrieval_cl.encoders.inputs import TokenInput, make_token_input
-from retrieval_cl.encoders.packing import pack_rows
 from retrieval_cl.encoders.quiet import no_progress_bars
 
 Kind = Literal["query", "passage"]
-Progress = Callable[[int, int], None]
 
 # sentence-transformers' words for the two kinds: names of routes, of prompts, and of the `task` of a call.
 TASKS: dict[Kind, str] = {"query": "query", "passage": "document"}
@@ -86,6 +84,10 @@ class TextEncoder(nn.Module):
         """Token ids (int32) of each text: prompt and special tokens included, cut to the maximum length."""
         return self._inputs[kind].tokenize(texts)
 
+    def batch_tokens(self, *, kind: Kind) -> int:
+        """Tokens to embed together, padding included, for the most tokens a second on the device."""
+        return self._inputs[kind].batch_tokens(self.device)
+
     def embed(self, tokens: Ragged, *, kind: Kind) -> Float[Tensor, "B D"]:
         """Unit rows with gradient, on the module's device; zeros where a static encoder gets no tokens."""
         if self.training and self._token_dropout > 0:
@@ -116,18 +118,18 @@ class TextEncoder(nn.Module):
             InputError: a vector is NaN or infinite; names the first such row.
         """
         assert not isinstance(inputs, str), "one text is a list of one text"
-        budget = batch_tokens or self._inputs[kind].batch_tokens(self.device)
+        budget = batch_tokens or self.batch_tokens(kind=kind)
         windows = token_windows(inputs, tokenize=self._inputs[kind].tokenize)
         vectors = np.empty((len(inputs), self.dim), dtype=np.float32)
         done = 0
-        with self._evaluating(), torch.inference_mode(), forward_in(self.model, compute_dtype) as forward:
+        with evaluating(self), torch.inference_mode(), forward_in(self.model, compute_dtype) as forward:
             embed = partial(self._embed, kind=kind, forward=forward)
-            for rows, batch in _embed_packed(windows, embed=embed, batch_tokens=budget):
+            for rows, batch in embed_text_batches(windows, embed=embed, batch_tokens=budget):
                 vectors[rows] = batch.cpu().numpy()
                 done += len(rows)
                 if progress is not None:
                     progress(done, len(inputs))
-        _refuse_not_finite(np.isfinite(vectors.sum(axis=1)), kind=kind, numbers=numbers)
+        refuse_not_finite(np.isfinite(vectors.sum(axis=1)), what=kind, numbers=numbers)
         return vectors
 
     def fingerprint(self) -> str:
@@ -150,17 +152,6 @@ class TextEncoder(nn.Module):
         vectors: Tensor = forward(features, task=TASKS[kind])["sentence_embedding"]
         # In a shorter type a row's length is 1 to two digits only.
         return vectors if vectors.dtype == torch.float32 else functional.normalize(vectors.float(), dim=-1)
-
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        # Module by module: a part frozen in evaluation mode stays so afterwards.
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()
-        try:
-            yield
-        finally:
-            for module, training in modes:
-                module.training = training
 
 
 def drop_tokens(tokens: Ragged, share: float) -> Ragged:
@@ -190,37 +181,6 @@ def _passage_prompt(model: SentenceTransformer) -> str:
     # Names in use for one thing; sentence-transformers has "" under "document" where a model names "passage".
     names = ("document", "passage", "corpus")
     return next((prompt for name in names if (prompt := model.prompts.get(name))), "")
-
-
-def _embed_packed(
-    windows: Iterator[tuple[int, Ragged]],
-    *,
-    embed: Callable[[Ragged], Float[Tensor, "B D"]],
-    batch_tokens: int,
-) -> Iterator[tuple[Int64[np.ndarray, " B"], Float[Tensor, "B D"]]]:
-    """Row numbers and vectors of each batch, one late: a GPU computes one while another is copied."""
-    waiting: tuple[Int64[np.ndarray, " B"], Float[Tensor, "B D"]] | None = None
-    for first, tokens in windows:
-        for rows in pack_rows(tokens.counts, batch_tokens=batch_tokens):
-            vectors = embed(tokens.take(rows))
-            if waiting is not None:
-                yield waiting
-            waiting = (first + rows, vectors)
-    if waiting is not None:
-        yield waiting
-
-
-def _refuse_not_finite(
-    finite: Bool[np.ndarray, " N"], *, kind: Kind, numbers: Int64[np.ndarray, " N"] | None
-) -> None:
-    if finite.all():
-        return
-    rows = np.flatnonzero(~finite)
-    first = rows[0] if numbers is None else numbers[rows[0]]
-    raise InputError(
-        f"the vector of {kind} row {first} is NaN or infinite ({len(rows)} of {len(finite)} rows are): "
-        "the model's weights are broken, or its numbers overflow in this compute type"
-    )
 
 
 def _model_card(encoder: TextEncoder) -> str:
