@@ -137,8 +137,9 @@ def test_a_half_written_folder_is_never_taken(tmp_path):
 
 def test_another_source_size_or_decoder_is_another_folder(monkeypatch):
     keys = [cache.cache_key("s", None), cache.cache_key("t", None), cache.cache_key("s", 32)]
+    keys.append(cache.cache_key("s", 32, fit="pad"))
     monkeypatch.setattr(cache, "DECODER", cache.DECODER + 1)
-    assert len({*keys, cache.cache_key("s", None)}) == 4
+    assert len({*keys, cache.cache_key("s", None)}) == 5
 
 
 def test_too_many_broken_images_stop_the_run_by_name(tmp_path):

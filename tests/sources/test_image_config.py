@@ -31,6 +31,7 @@ def test_all_other_kinds_need_a_path(kind):
             {"kind": "image_folder", "path": "x", "label_column": "y"},
             "label_column has no effect with kind 'image_folder'; only with 'image_parquet' or",
         ),
+        ({"fit": "pad"}, "fit 'pad' has no effect without a size"),
         ({"kind": "digits", "cache_dir": "x"}, "cache_dir has no effect with kind 'digits'"),
         ({"kind": "image_npz", "path": "x", "subset": "y"}, "only with 'image_dataset'"),
     ],

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import time
+from typing import get_args
 
 import numpy as np
 import psutil
@@ -11,8 +12,9 @@ from PIL import Image
 
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.sources.images import decode
+from retrieval_cl.sources.images.config import Fit
 from retrieval_cl.sources.images.encoded import ListedItems
-from retrieval_cl.sources.images.pixels import decode_image, digest
+from retrieval_cl.sources.images.pixels import FITS, decode_image, digest
 
 
 def noise(*shape, seed=0):
@@ -81,9 +83,37 @@ def test_the_middle_square_is_taken_and_resized_without_aliasing():
     assert np.abs(decode_image(stripes, 8)[2:-2, 2:-2].astype(int) - 127).max() <= 2
 
 
-def test_an_image_of_the_wanted_size_is_not_resampled():
+@pytest.mark.parametrize("fit", FITS)
+def test_an_image_of_the_wanted_size_is_not_resampled(fit):
     pixels = noise(7, 7, 3)
-    np.testing.assert_array_equal(decode_image(pixels, 7), pixels)
+    np.testing.assert_array_equal(decode_image(pixels, 7, fit=fit), pixels)
+
+
+def test_the_settings_name_every_fit_there_is():
+    assert get_args(Fit) == tuple(FITS)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_padded_image_stands_whole_in_the_middle_on_the_colour_of_its_edge(turned):
+    pixels = np.full((4, 8, 3), (250, 10, 40), dtype=np.uint8)
+    # One odd pixel of the edge does not change its median colour.
+    pixels[0, 0], pixels[1:3, 2:6] = 0, noise(2, 4, 3)
+    wanted = np.full((8, 8, 3), (250, 10, 40), dtype=np.uint8)
+    wanted[2:6] = pixels
+    given = pixels.transpose(1, 0, 2) if turned else pixels
+    found = decode_image(given, 8, fit="pad")
+    np.testing.assert_array_equal(found.transpose(1, 0, 2) if turned else found, wanted)
+
+
+def test_a_stretched_image_has_all_its_pixels_at_another_aspect():
+    pixels = noise(6, 12, 3)
+    whole = np.asarray(Image.fromarray(pixels).resize((6, 6), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(decode_image(pixels, 6, fit="stretch"), whole)
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_an_image_of_one_line_is_fitted_to_any_size(fit):
+    assert decode_image(noise(1, 300, 3), 16, fit=fit).shape == (16, 16, 3)
 
 
 def test_a_large_jpeg_at_a_small_size_looks_as_if_decoded_whole():

@@ -6,9 +6,10 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,13 @@ class Decoded:
 
 
 def decode_to_memory(
-    encoded: Encoded, *, size: int | None, memory_gb: float, workers: int | None, max_broken: int
+    encoded: Encoded,
+    *,
+    size: int | None,
+    memory_gb: float,
+    workers: int | None,
+    max_broken: int,
+    fit: str = "crop",
 ) -> Decoded:
     """Decodes all images into memory.
 
@@ -63,7 +70,7 @@ def decode_to_memory(
         np.empty((len(encoded), DIGEST_BYTES), dtype=np.uint8),
         {},
     )
-    for chunk in _chunks(encoded, set(), shape=shape, size=size, workers=workers):
+    for chunk in _chunks(encoded, set(), shape=shape, size=size, fit=fit, workers=workers):
         _take_over(decoded, chunk)
         refuse_broken(decoded.broken, encoded, max_broken)
     return decoded
@@ -78,6 +85,7 @@ def decode_to_folder(
     memory_gb: float,
     workers: int | None,
     max_broken: int,
+    fit: str = "crop",
 ) -> Decoded:
     """Decodes all images into a folder below `folder`, or finds them there; mapped if they do not fit.
 
@@ -91,14 +99,17 @@ def decode_to_folder(
         memory_gb: the most to hold in memory, in 10^9 bytes.
         workers: processes that decode; None: as many as there are processors.
         max_broken: broken images that are left out.
+        fit: as for `decode_image`.
 
     Raises:
         InputError: as `decode_to_memory`, but that they need not fit.
     """
-    whole = folder / cache_key(stamp, size)
+    whole = folder / cache_key(stamp, size, fit=fit)
     with _locked(folder / f".{whole.name}.lock"):
         if not (whole / MANIFEST).is_file():
-            _decode_into(whole, encoded, stamp=stamp, size=size, workers=workers, max_broken=max_broken)
+            _decode_into(
+                whole, encoded, stamp=stamp, size=size, fit=fit, workers=workers, max_broken=max_broken
+            )
     decoded = _open_folder(whole, len(encoded))
     refuse_broken(decoded.broken, encoded, max_broken)
     if decoded.pixels.nbytes <= memory_gb * 1e9:
@@ -106,25 +117,38 @@ def decode_to_folder(
     return decoded
 
 
-def cache_key(stamp: str, size: int | None) -> str:
+def cache_key(stamp: str, size: int | None, *, fit: str = "crop") -> str:
     """Name of the folder of one source at one size; another Pillow may decode to other pixels."""
-    made_of = json.dumps([stamp, size, DECODER, PIL.__version__])
+    # What is cropped was kept before there were other fits: its name stays.
+    made_of = json.dumps([stamp, size, DECODER, PIL.__version__, *([] if fit == "crop" else [fit])])
     return hashlib.blake2b(made_of.encode(), digest_size=12).hexdigest()
 
 
 def refuse_broken(broken: dict[int, str], encoded: Encoded, max_broken: int) -> None:
     """Raises InputError, naming the first images, where more than `max_broken` are broken."""
-    if len(broken) <= max_broken:
+    refuse_lost({encoded.names[row]: reason for row, reason in sorted(broken.items())}, max_broken)
+
+
+def refuse_lost(lost: Mapping[str, str], max_broken: int) -> None:
+    """As `refuse_broken`, with the names of the images themselves: name -> reason."""
+    if len(lost) <= max_broken:
         return
-    first = "; ".join(f"'{encoded.names[row]}': {reason}" for row, reason in sorted(broken.items())[:3])
+    first = "; ".join(f"'{name}': {reason}" for name, reason in islice(lost.items(), 3))
     raise InputError(
-        f"{len(broken)} broken or missing images, source.max_broken is {max_broken}: {first}"
-        f"{' ...' if len(broken) > 3 else ''}"
+        f"{len(lost)} broken or missing images, source.max_broken is {max_broken}: {first}"
+        f"{' ...' if len(lost) > 3 else ''}"
     )
 
 
 def _decode_into(
-    whole: Path, encoded: Encoded, *, stamp: str, size: int | None, workers: int | None, max_broken: int
+    whole: Path,
+    encoded: Encoded,
+    *,
+    stamp: str,
+    size: int | None,
+    fit: str,
+    workers: int | None,
+    max_broken: int,
 ) -> None:
     part = whole.with_name(f".{whole.name}.part")
     part.mkdir(parents=True, exist_ok=True)
@@ -132,7 +156,7 @@ def _decode_into(
     decoded = _open_part(part, len(encoded), shape)
     done = _done_before(part, decoded, chunk_starts(len(encoded), shape))
     with (part / DONE).open("a", encoding="utf8") as log:
-        for chunk in _chunks(encoded, done, shape=shape, size=size, workers=workers):
+        for chunk in _chunks(encoded, done, shape=shape, size=size, fit=fit, workers=workers):
             _take_over(decoded, chunk)
             refuse_broken(decoded.broken, encoded, max_broken)
             for array in (decoded.pixels, decoded.digests):
@@ -148,6 +172,7 @@ def _decode_into(
         shape=list(shape),
         stamp=stamp,
         size=size,
+        fit=fit,
         pillow=PIL.__version__,
         broken=sorted(decoded.broken.items()),
     )
@@ -156,13 +181,21 @@ def _decode_into(
 
 
 def _chunks(
-    encoded: Encoded, done: set[int], *, shape: tuple[int, int], size: int | None, workers: int | None
+    encoded: Encoded,
+    done: set[int],
+    *,
+    shape: tuple[int, int],
+    size: int | None,
+    fit: str,
+    workers: int | None,
 ) -> Iterator[Chunk]:
     starts = chunk_starts(len(encoded), shape)
     left = [start for start in starts if start not in done]
     # Two chunks are decoded before a process has started.
     processes = num_workers(workers) if len(left) > 2 else 1
-    return decode_chunks(encoded, starts=left, rows=starts.step, shape=shape, size=size, workers=processes)
+    return decode_chunks(
+        encoded, starts=left, rows=starts.step, shape=shape, size=size, fit=fit, workers=processes
+    )
 
 
 def _take_over(decoded: Decoded, chunk: Chunk) -> None:

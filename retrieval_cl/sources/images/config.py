@@ -8,44 +8,25 @@ from pydantic import Field, model_validator
 
 from retrieval_cl.settings import Settings
 
+Fit = Literal["crop", "pad", "stretch"]
 ImageKind = Literal["digits", "image_folder", "image_npz", "image_parquet", "image_dataset"]
 
 
-class ImageSourceConfig(Settings):
-    """One image data set."""
+class PixelSettings(Settings):
+    """What all data with images have in common: how they are decoded, split and kept."""
 
-    kind: ImageKind = Field(
-        default="digits",
-        description="digits: the 1,797 handwritten digits of scikit-learn, no download; image_folder: files, "
-        "flat or in a folder for each class, below train and test or not; image_npz: an .npz file with "
-        "'images' or with 'jpeg' and 'offsets', or a folder of those named by split; image_parquet: a column "
-        "of encoded images; image_dataset: a data set of the Hub or one saved by `datasets`",
-    )
-    path: str | None = Field(default=None, description="all but digits: file or folder; image_dataset: or id")
-    image_column: str | None = Field(
-        default=None, description="image_parquet, image_dataset: None takes 'image', 'img', 'jpeg' or 'bytes'"
-    )
-    label_column: str | None = Field(
-        default=None,
-        description="image_parquet, image_dataset: None takes 'label', 'labels' or 'class', if there",
-    )
-    split_column: str | None = Field(
-        default=None, description="image_parquet, image_dataset: None takes 'split', if there"
-    )
-    subset: str | None = Field(
-        default=None, description="image_dataset: the name of the configuration, where there are several"
-    )
-    revision: str | None = Field(default=None, description="image_dataset: branch, tag or commit on the Hub")
-    warped: bool = Field(
-        default=False,
-        description="digits: each turned within 20 degrees and shifted within 0.2 of its side, always alike",
-    )
     size: int | None = Field(
         default=None,
         ge=1,
         le=4096,
-        description="side in pixels: the shorter side is resized to it and the middle cut out; None: as they "
-        "are, which must be of one size",
+        description="side in pixels of the square that each image is fitted to; None: as they are, which "
+        "must be of one size",
+    )
+    fit: Fit = Field(
+        default="crop",
+        description="crop: the shorter side is resized to size and the middle cut out; pad: the longer side "
+        "is resized to it and the rest filled with the colour of the image's own edge; stretch: both sides "
+        "are",
     )
     test_share: float | None = Field(
         default=None,
@@ -94,6 +75,47 @@ class ImageSourceConfig(Settings):
     )
 
     @model_validator(mode="after")
+    def _shares_leave_images(self) -> Self:
+        if self.test_share is not None and self.test_share + self.dev_share >= 1:
+            raise ValueError(
+                f"test_share {self.test_share} and dev_share {self.dev_share} leave no image to train on"
+            )
+        if self.fit != "crop" and self.size is None:
+            raise ValueError(f"fit '{self.fit}' has no effect without a size")
+        return self
+
+
+class ImageSourceConfig(PixelSettings):
+    """One image data set."""
+
+    kind: ImageKind = Field(
+        default="digits",
+        description="digits: the 1,797 handwritten digits of scikit-learn, no download; image_folder: "
+        "files, flat or in a folder for each class, below train and test or not; image_npz: an .npz file "
+        "with 'images' or with 'jpeg' and 'offsets', or a folder of those named by split; image_parquet: a "
+        "column of encoded images; image_dataset: a data set of the Hub or one saved by `datasets`",
+    )
+    path: str | None = Field(default=None, description="all but digits: file or folder; image_dataset: or id")
+    image_column: str | None = Field(
+        default=None, description="image_parquet, image_dataset: None takes 'image', 'img', 'jpeg' or 'bytes'"
+    )
+    label_column: str | None = Field(
+        default=None,
+        description="image_parquet, image_dataset: None takes 'label', 'labels' or 'class', if there",
+    )
+    split_column: str | None = Field(
+        default=None, description="image_parquet, image_dataset: None takes 'split', if there"
+    )
+    subset: str | None = Field(
+        default=None, description="image_dataset: the name of the configuration, where there are several"
+    )
+    revision: str | None = Field(default=None, description="image_dataset: branch, tag or commit on the Hub")
+    warped: bool = Field(
+        default=False,
+        description="digits: each turned within 20 degrees and shifted within 0.2 of its side, always alike",
+    )
+
+    @model_validator(mode="after")
     def _settings_have_an_effect(self) -> Self:
         if self.kind != "digits" and self.path is None:
             raise ValueError(f"kind '{self.kind}' needs a path")
@@ -101,10 +123,6 @@ class ImageSourceConfig(Settings):
             if self.kind not in kinds and getattr(self, key) != type(self).model_fields[key].default:
                 valid = " or ".join(f"'{kind}'" for kind in kinds)
                 raise ValueError(f"{key} has no effect with kind '{self.kind}'; only with {valid}")
-        if self.test_share is not None and self.test_share + self.dev_share >= 1:
-            raise ValueError(
-                f"test_share {self.test_share} and dev_share {self.dev_share} leave no image to train on"
-            )
         return self
 
 

@@ -78,6 +78,7 @@ def decode_chunks(
     shape: tuple[int, int],
     size: int | None,
     workers: int,
+    fit: str = "crop",
 ) -> Iterator[Chunk]:
     """Decodes chunks in the given order.
 
@@ -88,11 +89,12 @@ def decode_chunks(
         shape: height and width that each image must have.
         size: as for `decode_image`.
         workers: processes; 1 decodes in this one.
+        fit: as for `decode_image`.
 
     Raises:
         InputError: an image has another shape, or a process died.
     """
-    tasks = (_Task(encoded, start, min(start + rows, len(encoded)), shape, size) for start in starts)
+    tasks = (_Task(encoded, start, min(start + rows, len(encoded)), shape, size, fit) for start in starts)
     workers = min(workers, len(starts))
     if workers <= 1:
         yield from (_decode(*task.unpack()) for task in tasks)
@@ -131,11 +133,13 @@ class _Task:
     stop: int
     shape: tuple[int, int]
     size: int | None
+    fit: str
 
-    def unpack(self) -> tuple[int, list[Item], list[str], tuple[int, int], int | None]:
+    def unpack(self) -> tuple[int, list[Item], list[str], tuple[int, int], int | None, str]:
         # Read here, when it is submitted: a worker gets bytes or paths, never a whole archive.
         items = self.encoded.read(self.start, self.stop)
-        return self.start, items, list(self.encoded.names[self.start : self.stop]), self.shape, self.size
+        names = list(self.encoded.names[self.start : self.stop])
+        return self.start, items, names, self.shape, self.size, self.fit
 
 
 def _start_worker() -> None:
@@ -152,14 +156,14 @@ def _end_with_parent() -> None:
 
 
 def _decode(
-    start: int, items: list[Item], names: list[str], shape: tuple[int, int], size: int | None
+    start: int, items: list[Item], names: list[str], shape: tuple[int, int], size: int | None, fit: str
 ) -> Chunk:
     pixels = np.zeros((len(items), *shape, 3), dtype=np.uint8)
     digests = np.zeros((len(items), DIGEST_BYTES), dtype=np.uint8)
     broken: dict[int, str] = {}
     for i, item in enumerate(items):
         try:
-            image = decode_image(item, size)
+            image = decode_image(item, size, fit=fit)
         # A broken file makes Pillow raise nearly anything: OSError, SyntaxError, struct.error, IndexError ...
         except Exception as error:
             broken[start + i] = reason(error)

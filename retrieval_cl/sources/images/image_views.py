@@ -13,11 +13,13 @@ from torch import Tensor
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.images import Images
 from retrieval_cl.core.views import Batch, Pixels, View
+from retrieval_cl.sources.epochs import host_generator, slice_of_rank, walk
 from retrieval_cl.sources.images.order import epoch_order
-from retrieval_cl.sources.text_pairs import Negatives
+from retrieval_cl.sources.negatives import Kinds, NegativeLines, Negatives
 
 # Streams of random numbers that must not coincide.
 ORDER, NEGATIVES, VIEWS = 0, 1, 2
+_KINDS = Kinds("image", "image", "an image")
 
 
 @runtime_checkable
@@ -135,40 +137,39 @@ class ImageViews:
         Raises:
             InputError: `world` does not divide the batch, the table has too few columns or is of other data.
         """
-        if self.batch_size % world:
-            raise InputError(
-                f"batch size {self.batch_size} cannot be cut into {world} equal parts, one for each rank"
-            )
+        mine = slice_of_rank(self.batch_size, rank=rank, world=world)
         table = None
         if negatives is not None and self.num_negatives:
             assert negatives.round <= round, (negatives.round, round)
-            table = self._by_image(negatives)
-        share = self.batch_size // world
-        mine = slice(rank * share, (rank + 1) * share)
-        ordered = self._ordered(seed=seed, start=steps_before + start_step, stop=steps_before + num_steps)
-        return (self._batch(rows, table, [seed, round, step], mine) for step, rows in ordered)
-
-    def _ordered(self, *, seed: int, start: int, stop: int) -> Iterator[tuple[int, Int64[np.ndarray, " B"]]]:
-        """Number and images of each step of the run, its first step being 0."""
-        step = start
-        while step < stop:
-            epoch, place = divmod(step, self.steps_per_epoch)
-            generator = np.random.default_rng([seed, epoch, ORDER])
-            order = epoch_order(
-                self.rows, self.groups[self.rows], batch_size=self.batch_size, generator=generator
+            table = NegativeLines.of(
+                negatives,
+                count=self.num_negatives,
+                num_queries=len(self.images),
+                num_candidates=len(self.images),
+                kinds=_KINDS,
             )
-            for begin in range(place, min(self.steps_per_epoch, place + stop - step)):
-                yield step, order[begin * self.batch_size : (begin + 1) * self.batch_size]
-                step += 1
+        ordered = walk(
+            lambda epoch: epoch_order(
+                self.rows,
+                self.groups[self.rows],
+                batch_size=self.batch_size,
+                generator=np.random.default_rng([seed, epoch, ORDER]),
+            ),
+            steps_per_epoch=self.steps_per_epoch,
+            batch_size=self.batch_size,
+            start=steps_before + start_step,
+            stop=steps_before + num_steps,
+        )
+        return (self._batch(rows, table, [seed, round, step], mine) for step, rows in ordered)
 
     def _batch(
         self,
         rows: Int64[np.ndarray, " B"],
-        table: Int64[np.ndarray, "N n"] | None,
+        table: NegativeLines | None,
         key: list[int],
         mine: slice,
     ) -> Batch:
-        generator = torch.Generator().manual_seed(_seed([*key, VIEWS]))
+        generator = host_generator([*key, VIEWS])
         # Every rank draws for the whole batch and makes its slice: joined, they are the batch of one rank.
         view_a, view_b = self.augment(
             self._pixels(rows[mine]), generator=generator, first=mine.start, total=len(rows)
@@ -176,7 +177,7 @@ class ImageViews:
         ids = torch.from_numpy(self.groups[rows[mine]])
         views = {"view_a": View(Pixels(view_a), ids), "view_b": View(Pixels(view_b), ids)}
         if table is not None:
-            drawn = _draw(table[rows], self.num_negatives, np.random.default_rng([*key, NEGATIVES]))
+            drawn = table.draw(rows, self.num_negatives, np.random.default_rng([*key, NEGATIVES]))
             views["negative"] = self._negatives(drawn, generator, mine)
         return Batch(views, ids[:, None])
 
@@ -191,37 +192,13 @@ class ImageViews:
         return View(Pixels(shown), torch.from_numpy(ids))
 
     def _pixels(self, rows: Int64[np.ndarray, " R"]) -> UInt8[Tensor, "R 3 H W"]:
-        images = self.images.take(rows)
-        if images.device.type == "cpu" and self.device.type == "cuda":
-            # From any other memory the host would wait for the device.
-            images = images.pin_memory()
-        return images.to(self.device, non_blocking=True)
-
-    def _by_image(self, negatives: Negatives) -> Int64[np.ndarray, "N n"]:
-        """Negatives of every image, -1 where it has none."""
-        columns = negatives.rows.shape[1]
-        if columns < self.num_negatives:
-            raise InputError(
-                f"{self.num_negatives} negatives an image, but the table of negatives has {columns} columns"
-            )
-        last = max(negatives.queries.max(initial=-1), negatives.rows.max(initial=-1))
-        if last >= len(self.images):
-            raise InputError(
-                f"the table of negatives is of other data: it names image row {last}, here are "
-                f"{len(self.images)}"
-            )
-        table = np.full((len(self.images), columns), -1, dtype=np.int64)
-        table[negatives.queries] = negatives.rows
-        return table
+        return take_to(self.images, rows, self.device)
 
 
-def _draw(
-    rows: Int64[np.ndarray, "B n"], count: int, generator: np.random.Generator
-) -> Int64[np.ndarray, "B count"]:
-    """Draws `count` different columns for each image; one that holds -1 only after all that do not."""
-    keys = generator.random(rows.shape) + (rows < 0)
-    return np.take_along_axis(rows, np.argsort(keys, axis=1, kind="stable")[:, :count], axis=1)
-
-
-def _seed(key: list[int]) -> int:
-    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
+def take_to(images: Images, rows: Int64[np.ndarray, " R"], device: torch.device) -> UInt8[Tensor, "R 3 H W"]:
+    """The given images on a device, which the host does not wait for."""
+    taken = images.take(rows)
+    if taken.device.type == "cpu" and device.type == "cuda":
+        # From any other memory the host would wait for the device.
+        taken = taken.pin_memory()
+    return taken.to(device, non_blocking=True)

@@ -8,14 +8,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int64
 
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.images import ArrayImages, Images
 from retrieval_cl.sources.images.cache import Decoded, decode_to_folder, decode_to_memory
-from retrieval_cl.sources.images.config import ImageSourceConfig
+from retrieval_cl.sources.images.config import ImageSourceConfig, PixelSettings
 from retrieval_cl.sources.images.data import ImageData
 from retrieval_cl.sources.images.digits import TEST_SHARE, read_digits
-from retrieval_cl.sources.images.encoded import JoinedParts, Part
+from retrieval_cl.sources.images.encoded import Encoded, JoinedParts, Part
 from retrieval_cl.sources.images.folder import read_folder
 from retrieval_cl.sources.images.held_out import split_rows
 from retrieval_cl.sources.images.labels import join_labels
@@ -37,7 +38,7 @@ def load_images(config: ImageSourceConfig) -> ImageData:
     encoded = JoinedParts(parts)
     if not len(encoded):
         raise InputError(f"source.path '{config.path}': no images")
-    decoded = _decode(config, encoded, stamp=_stamp(parts))
+    decoded = decode(config, encoded, stamp=joined_stamp(parts))
     kept = np.setdiff1d(
         np.arange(len(encoded), dtype=np.int64), np.array(sorted(decoded.broken), dtype=np.int64)
     )
@@ -53,7 +54,7 @@ def load_images(config: ImageSourceConfig) -> ImageData:
     )
     return ImageData(
         name=_name(config),
-        images=_images(decoded, kept),
+        images=picked(decoded, kept),
         ids=[encoded.names[row] for row in kept],
         labels=None if labels is None else labels[kept],
         classes=classes,
@@ -69,11 +70,22 @@ def load_images(config: ImageSourceConfig) -> ImageData:
     )
 
 
-def _decode(config: ImageSourceConfig, encoded: JoinedParts, *, stamp: str) -> Decoded:
+def decode(config: PixelSettings, encoded: Encoded, *, stamp: str) -> Decoded:
+    """Decodes all images as the settings say: into memory, or into a folder below `cache_dir`.
+
+    Args:
+        config: size, fit, and where decoded images are kept.
+        encoded: the images.
+        stamp: changes when they do.
+
+    Raises:
+        InputError: too many are broken, or they do not fit where they are to be kept.
+    """
     if config.cache_dir is None:
         return decode_to_memory(
             encoded,
             size=config.size,
+            fit=config.fit,
             memory_gb=config.memory_gb,
             workers=config.workers,
             max_broken=config.max_broken,
@@ -83,13 +95,15 @@ def _decode(config: ImageSourceConfig, encoded: JoinedParts, *, stamp: str) -> D
         Path(config.cache_dir).expanduser(),
         stamp=stamp,
         size=config.size,
+        fit=config.fit,
         memory_gb=config.memory_gb,
         workers=config.workers,
         max_broken=config.max_broken,
     )
 
 
-def _images(decoded: Decoded, kept: np.ndarray) -> Images:
+def picked(decoded: Decoded, kept: Int64[np.ndarray, " K"]) -> Images:
+    """Decoded images of some rows."""
     images = ArrayImages(decoded.pixels)
     return images if len(kept) == len(images) else PickedImages(images, kept)
 
@@ -100,7 +114,8 @@ def _name(config: ImageSourceConfig) -> str:
     return Path(str(config.path)).expanduser().resolve().name.split(".")[0]
 
 
-def _stamp(parts: Sequence[Part]) -> str:
+def joined_stamp(parts: Sequence[Part]) -> str:
+    """Changes when one of the parts does."""
     made_of = [[part.stamp, len(part.encoded)] for part in parts]
     return hashlib.blake2b(json.dumps(made_of).encode(), digest_size=16).hexdigest()
 

@@ -26,33 +26,43 @@ def epoch_order(
         batch_size: rows of a batch; what is left over after the last full one is in no batch.
         generator: draws the order.
     """
-    order = generator.permutation(len(rows))
-    num_batches = len(rows) // batch_size
-    shared = np.unique(groups, return_counts=True)[1].max(initial=0) > 1
-    if shared and num_batches > 1:
-        _part(order, groups[order], batch_size=batch_size, num_batches=num_batches, generator=generator)
-    return rows[order]
+    order: Int64[np.ndarray, " N"] = rows[places := generator.permutation(len(rows))]
+    part_copies(order, groups[places], batch_size=batch_size, generator=generator)
+    return order
 
 
-def _part(
+def part_copies(
     order: Int64[np.ndarray, " N"],
     groups: Int64[np.ndarray, " N"],
     *,
     batch_size: int,
-    num_batches: int,
     generator: np.random.Generator,
+    fixed: int = 0,
 ) -> None:
-    """Changes `order` in place; `groups` are those of its rows."""
+    """Does in place what `epoch_order` says, from the given order on.
+
+    Args:
+        order: rows, batch after batch.
+        groups: item of each row of `order`; changes with it.
+        batch_size: rows of a batch.
+        generator: draws where the search for an exchange begins.
+        fixed: the first so many rows of each batch stay where they are.
+    """
+    num_batches = len(order) // batch_size
+    if num_batches < 2 or np.unique(groups, return_counts=True)[1].max() == 1:
+        return
     full = groups[: num_batches * batch_size].reshape(num_batches, batch_size)
     held = [Counter(batch.tolist()) for batch in full]
     for batch, place in zip(*np.nonzero(_stands_before(full)), strict=True):
+        if place < fixed:
+            continue
         first = int(generator.integers(num_batches))
         here = batch * batch_size + place
         group = int(groups[here])
         # An earlier exchange may have parted them already.
         if held[batch][group] == 1:
             continue
-        there = _exchange(groups, held, int(batch), group, batch_size=batch_size, first=first)
+        there = _exchange(groups, held, int(batch), group, places=range(fixed, batch_size), first=first)
         if there is None:
             continue
         other = int(groups[there])
@@ -78,16 +88,15 @@ def _exchange(
     batch: int,
     group: int,
     *,
-    batch_size: int,
+    places: range,
     first: int,
 ) -> int | None:
-    """The place of a row that can stand in `batch`, in another batch that lacks `group`."""
+    """The place of a row that can stand in `batch`, at one of `places` of another batch that lacks `group`."""
     for step in range(len(held)):
         other = (first + step) % len(held)
         if other == batch or held[other][group]:
             continue
-        start = other * batch_size
-        for place in range(start, start + batch_size):
-            if not held[batch][int(groups[place])]:
-                return place
+        for place in places:
+            if not held[batch][int(groups[there := other * places.stop + place])]:
+                return there
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,13 @@ from retrieval_cl.sources.images.encoded import Item
 DIGEST_BYTES = 16
 
 
-def decode_image(item: Item, size: int | None) -> UInt8[np.ndarray, "H W 3"]:
+def decode_image(item: Item, size: int | None, *, fit: str = "crop") -> UInt8[np.ndarray, "H W 3"]:
     """Decodes one image: turned as its EXIF tag says, made RGB, and fitted to `size`.
 
     Args:
         item: file, bytes or pixels.
-        size: side in pixels: the middle square is resized to it (bilinear, antialiased); None: as it is.
+        size: side in pixels of the square it is fitted to (bilinear, antialiased); None: as it is.
+        fit: how, a key of `FITS`.
 
     Raises:
         Exception: whatever Pillow raises on a broken image.
@@ -31,11 +33,11 @@ def decode_image(item: Item, size: int | None) -> UInt8[np.ndarray, "H W 3"]:
     with warnings.catch_warnings(), _open(item) as image:
         warnings.simplefilter("ignore")
         if size is not None:
-            # JPEG is decoded at a half, a quarter or an eighth of its size where that is twice enough.
+            # JPEG is decoded at a half, a quarter or an eighth of its size where both sides stay twice as long.
             image.draft("RGB", (2 * size, 2 * size))
         ImageOps.exif_transpose(image, in_place=True)
         upright = _to_rgb(image)
-        return np.array(upright if size is None else _fit(upright, size), dtype=np.uint8)
+        return np.array(upright if size is None else FITS[fit](upright, size), dtype=np.uint8)
 
 
 def digest(pixels: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, " 16"]:
@@ -71,8 +73,37 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _fit(image: Image.Image, size: int) -> Image.Image:
+def _crop(image: Image.Image, size: int) -> Image.Image:
+    """The middle square."""
     width, height = image.size
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
     return image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+
+
+def _pad(image: Image.Image, size: int) -> Image.Image:
+    """The whole image in the middle, the rest in the median colour of its edge."""
+    share = size / max(image.size)
+    width, height = (max(1, round(side * share)) for side in image.size)
+    padded = Image.new("RGB", (size, size), _edge_colour(np.asarray(image)))
+    whole = image.resize((width, height), Image.Resampling.BILINEAR)
+    padded.paste(whole, ((size - width) // 2, (size - height) // 2))
+    return padded
+
+
+def _stretch(image: Image.Image, size: int) -> Image.Image:
+    """The whole image, its sides made equal."""
+    return image.resize((size, size), Image.Resampling.BILINEAR)
+
+
+def _edge_colour(pixels: UInt8[np.ndarray, "H W 3"]) -> tuple[int, int, int]:
+    edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    red, green, blue = np.median(edge, axis=0).astype(int).tolist()
+    return red, green, blue
+
+
+FITS: dict[str, Callable[[Image.Image, int], Image.Image]] = {
+    "crop": _crop,
+    "pad": _pad,
+    "stretch": _stretch,
+}
