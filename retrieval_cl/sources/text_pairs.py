@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol, final, runtime_checkable
+from typing import final
 
 import numpy as np
 import torch
@@ -13,30 +12,15 @@ from jaxtyping import Int64
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.relations import Ragged
 from retrieval_cl.core.views import Batch, View
+from retrieval_cl.sources.epochs import slice_of_rank, take_tokens, walk
+from retrieval_cl.sources.negatives import Kinds, NegativeLines, Negatives
 from retrieval_cl.sources.records import Qrels
 
 # Streams of random numbers that must not coincide.
 ORDER, DRAW = 0, 1
 
 
-@runtime_checkable
-class Negatives(Protocol):
-    """A table of negatives, fixed for a round.
-
-    A table of mined negatives has more to it; this is what training needs of it.
-    """
-
-    @property
-    def round(self) -> int:
-        """The round it was made for."""
-
-    @property
-    def queries(self) -> Int64[np.ndarray, " N"]:
-        """Query row of each line, distinct."""
-
-    @property
-    def rows(self) -> Int64[np.ndarray, "N n"]:
-        """Passage rows of the negatives of each line; -1 where there is none."""
+_KINDS = Kinds("query", "passage", "a pair")
 
 
 @final
@@ -122,37 +106,34 @@ class TextPairs:
         Raises:
             InputError: `world` does not divide the batch, the table has too few columns or is of other data.
         """
-        if self.batch_size % world:
-            raise InputError(
-                f"batch size {self.batch_size} cannot be cut into {world} equal parts, one for each rank"
-            )
+        mine = slice_of_rank(self.batch_size, rank=rank, world=world)
         table = None
         if negatives is not None and self.num_negatives:
             assert negatives.round <= round, (negatives.round, round)
-            table = _Table(negatives.rows, self._table_lines(negatives))
-        share = self.batch_size // world
-        mine = slice(rank * share, (rank + 1) * share)
+            table = NegativeLines.of(
+                negatives,
+                count=self.num_negatives,
+                num_queries=len(self.query_tokens),
+                num_candidates=len(self.passage_tokens),
+                kinds=_KINDS,
+            )
         # Every rank draws for the whole batch and takes its slice: joined, they are the batch of one rank.
-        ordered = self._ordered(seed=seed, start=steps_before + start_step, stop=steps_before + num_steps)
+        ordered = walk(
+            lambda epoch: np.random.default_rng([seed, 0, epoch, ORDER]).permutation(self.train_queries),
+            steps_per_epoch=self.steps_per_epoch,
+            batch_size=self.batch_size,
+            start=steps_before + start_step,
+            stop=steps_before + num_steps,
+        )
         return (
             self._batch(queries, table, np.random.default_rng([seed, round, step - steps_before, DRAW]), mine)
             for step, queries in ordered
         )
 
-    def _ordered(self, *, seed: int, start: int, stop: int) -> Iterator[tuple[int, Int64[np.ndarray, " B"]]]:
-        """Number and queries of each step of the run, its first step being 0."""
-        step = start
-        while step < stop:
-            epoch, place = divmod(step, self.steps_per_epoch)
-            order = np.random.default_rng([seed, 0, epoch, ORDER]).permutation(self.train_queries)
-            for begin in range(place, min(self.steps_per_epoch, place + stop - step)):
-                yield step, order[begin * self.batch_size : (begin + 1) * self.batch_size]
-                step += 1
-
     def _batch(
         self,
         queries: Int64[np.ndarray, " B"],
-        table: _Table | None,
+        table: NegativeLines | None,
         generator: np.random.Generator,
         mine: slice,
     ) -> Batch:
@@ -173,56 +154,7 @@ class TextPairs:
         # Where there is no passage the tower still needs an input it can embed: one token, with the id -1.
         none = rows < 0
         ids = np.where(none, -1, self.groups[np.where(none, 0, rows)])
-        return View(_take_tokens(self.passage_tokens, rows), torch.from_numpy(ids))
-
-    def _table_lines(self, negatives: Negatives) -> Int64[np.ndarray, " Q"]:
-        """Query row -> line of the table, -1 where it has none."""
-        columns = negatives.rows.shape[1]
-        if columns < self.num_negatives:
-            raise InputError(
-                f"{self.num_negatives} negatives a pair, but the table of negatives has {columns} columns"
-            )
-        last_query, last_passage = negatives.queries.max(initial=-1), negatives.rows.max(initial=-1)
-        if last_query >= len(self.query_tokens) or last_passage >= len(self.passage_tokens):
-            raise InputError(
-                f"the table of negatives is of other data: it names query row {last_query} and passage row "
-                f"{last_passage}, here are {len(self.query_tokens)} queries and "
-                f"{len(self.passage_tokens)} passages"
-            )
-        lines = np.full(len(self.query_tokens), -1, dtype=np.int64)
-        lines[negatives.queries] = np.arange(len(negatives.queries))
-        return lines
-
-
-@dataclass(frozen=True, eq=False)
-class _Table:
-    """Rows of negatives, and the line of each query in them (-1: none)."""
-
-    rows: Int64[np.ndarray, "N n"]
-    lines: Int64[np.ndarray, " Q"]
-
-    def draw(
-        self, queries: Int64[np.ndarray, " B"], count: int, generator: np.random.Generator
-    ) -> Int64[np.ndarray, "B count"]:
-        """Draws `count` different columns for each query; one that holds -1 only after all that do not."""
-        lines = self.lines[queries]
-        there = lines >= 0
-        rows = np.full((len(queries), self.rows.shape[1]), -1, dtype=np.int64)
-        rows[there] = self.rows[lines[there]]
-        keys = generator.random(rows.shape) + (rows < 0)
-        return np.take_along_axis(rows, np.argsort(keys, axis=1, kind="stable")[:, :count], axis=1)
-
-
-def _take_tokens(tokens: Ragged, rows: Int64[np.ndarray, " R"]) -> Ragged:
-    """Token rows; a row of -1 gives the first token of all."""
-    none = rows < 0
-    rows = np.where(none, 0, rows)
-    starts = np.where(none, 0, tokens.offsets[rows])
-    counts = np.where(none, 1, tokens.offsets[rows + 1] - tokens.offsets[rows])
-    offsets = np.zeros(len(rows) + 1, dtype=np.int64)
-    np.cumsum(counts, out=offsets[1:])
-    index = np.arange(offsets[-1], dtype=np.int64) + np.repeat(starts - offsets[:-1], counts)
-    return Ragged(offsets, tokens.values[index])
+        return View(take_tokens(self.passage_tokens, rows), torch.from_numpy(ids))
 
 
 def _known_ids(

@@ -201,7 +201,7 @@ def test_what_does_not_fit_is_one_line(options, call, line):
 
 def test_a_table_of_other_data_is_refused():
     table = Table(0, np.array([30]), np.array([[0, 1]]))
-    with pytest.raises(InputError, match="it names image row 30, here are 30"):
+    with pytest.raises(InputError, match="it names image row 30 and image row 1, here are 30 and 30"):
         batches(make_source(), table)
 
 
