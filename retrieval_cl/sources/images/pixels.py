@@ -33,7 +33,7 @@ def decode_image(item: Item, size: int | None, *, fit: str = "crop") -> UInt8[np
     with warnings.catch_warnings(), _open(item) as image:
         warnings.simplefilter("ignore")
         if size is not None:
-            # JPEG is decoded at a half, a quarter or an eighth of its size where both sides stay twice as long.
+            # JPEG is decoded at a half, a quarter or an eighth of its size where that is twice enough.
             image.draft("RGB", (2 * size, 2 * size))
         ImageOps.exif_transpose(image, in_place=True)
         upright = _to_rgb(image)
