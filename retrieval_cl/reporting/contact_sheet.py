@@ -1,4 +1,4 @@
-"""Contact sheets: images asked for and their neighbours side by side, as one HTML page or one PNG."""
+"""Contact sheets: what was asked for and what was found, images or texts, as one HTML page or one PNG."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from retrieval_cl.core.files import new_file
 from retrieval_cl.reporting.markup import Html, element
 from retrieval_cl.reporting.page import Page, paragraph
 
-TILE, GAP, LINE = 96, 8, 14  # px
+TILE, GAP, LINE, MARGIN = 96, 8, 14, 4  # px
 SUFFIXES = (".html", ".png")
 
 
 @final
 @dataclass(frozen=True)
 class Tile:
-    """One picture of a sheet.
+    """One picture or text of a sheet.
 
     Attributes:
-        picture: a JPEG or PNG file.
-        caption: below it.
-        is_right: whether it is of the class of the first of its row; None where that is not known.
+        picture: a JPEG or PNG file; None: the caption stands in its place.
+        caption: below the picture.
+        is_right: whether it matches the first of its row; None where that is not known.
     """
 
-    picture: bytes
+    picture: bytes | None
     caption: str
     is_right: bool | None = None
 
@@ -74,15 +74,13 @@ def _row(tiles: Sequence[Tile]) -> Html:
 
 
 def _tile(tile: Tile) -> Html:
+    mark = {None: "", True: " right", False: " wrong"}[tile.is_right]
+    caption = element("figcaption", tile.caption)
+    if tile.picture is None:
+        return element("figure", caption, class_=f"shot words{mark}")
     kind = "png" if tile.picture.startswith(b"\x89PNG") else "jpeg"
     source = f"data:image/{kind};base64,{base64.b64encode(tile.picture).decode()}"
-    mark = {None: "", True: " right", False: " wrong"}[tile.is_right]
-    return element(
-        "figure",
-        element("img", src=source, alt=tile.caption),
-        element("figcaption", tile.caption),
-        class_=f"shot{mark}",
-    )
+    return element("figure", element("img", src=source, alt=tile.caption), caption, class_=f"shot{mark}")
 
 
 def _write_png(path: Path, rows: Sequence[Sequence[Tile]]) -> None:
@@ -93,18 +91,39 @@ def _write_png(path: Path, rows: Sequence[Sequence[Tile]]) -> None:
     for line, row in enumerate(rows):
         for column, tile in enumerate(row):
             left, top = GAP + column * (TILE + GAP), GAP + line * (TILE + LINE + GAP)
-            sheet.paste(_fitted(tile.picture), (left, top))
             colour = {None: "#444444", True: "#1a7f37", False: "#c0392b"}[tile.is_right]
-            draw.text((left, top + TILE + 1), _cut(tile.caption, draw), fill=colour)
+            if tile.picture is None:
+                _write_words(draw, tile.caption, left=left, top=top, colour=colour)
+                continue
+            sheet.paste(_fitted(tile.picture), (left, top))
+            draw.text((left, top + TILE + 1), _cut(" ".join(tile.caption.split()), draw), fill=colour)
     with new_file(path) as part:
         sheet.save(part, format="PNG")
 
 
-def _cut(caption: str, draw: ImageDraw.ImageDraw) -> str:
-    """The caption, shortened until it is no wider than its tile."""
-    if draw.textlength(caption) <= TILE:
+def _write_words(draw: ImageDraw.ImageDraw, caption: str, *, left: int, top: int, colour: str) -> None:
+    """Writes a caption into the square of a picture, in as many lines as there is room for."""
+    draw.rectangle((left, top, left + TILE - 1, top + TILE - 1), fill="#f3f3f3")
+    width = TILE - 2 * MARGIN
+    lines, room = [""], (TILE - 2 * MARGIN) // LINE
+    for word in caption.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if draw.textlength(longer) > width and lines[-1]:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    if len(lines) > room:
+        lines = [*lines[: room - 1], f"{lines[room - 1]} {lines[room]}"]
+    for number, line in enumerate(lines):
+        place = (left + MARGIN, top + MARGIN + number * LINE)
+        draw.text(place, _cut(line, draw, width=width), fill=colour)
+
+
+def _cut(caption: str, draw: ImageDraw.ImageDraw, *, width: int = TILE) -> str:
+    """The caption, shortened until it is no wider than that, in pixels."""
+    if draw.textlength(caption) <= width:
         return caption
-    while caption and draw.textlength(f"{caption}...") > TILE:
+    while caption and draw.textlength(f"{caption}...") > width:
         caption = caption[:-1]
     return f"{caption}..."
 

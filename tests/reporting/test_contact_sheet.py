@@ -64,6 +64,30 @@ def test_png_takes_pictures_of_any_shape_and_captions_of_any_length_and_script(t
     assert (image[:, GAP + TILE + 1 :] == 255).all()
 
 
+def test_tile_without_a_picture_stands_in_the_page_as_its_words(tmp_path, read):
+    rows = [[Tile(None, "a <red> shoe"), Tile(RED, "0.9"), Tile(None, "0.8 a boot", True)]]
+    write_contact_sheet(tmp_path / "s.html", rows, title="Nearest")
+    found = read((tmp_path / "s.html").read_text())
+    assert [figure["class"] for figure in found.all("figure")] == ["shot words", "shot", "shot words right"]
+    assert len(found.all("img")) == 1
+    assert "a <red> shoe" in found.text and "0.8 a boot" in found.text
+
+
+def test_tile_without_a_picture_is_drawn_as_its_words_in_its_square(tmp_path):
+    long = "猫 " + "words in several lines " * 20 + "w" * 200
+    rows = [[Tile(None, "a"), Tile(None, ""), Tile(None, "w" * 200), Tile(None, long)]]
+    write_contact_sheet(tmp_path / "s.png", rows, title="unused")
+    image = np.asarray(Image.open(tmp_path / "s.png").convert("L"))
+    squares = [image[GAP : GAP + TILE, x : x + TILE] for x in range(GAP, image.shape[1] - GAP, TILE + GAP)]
+    inked = [(square < 200).sum() for square in squares]
+    assert inked[1] == 0 < inked[0] < inked[2] < inked[3]
+    # The long text has lines down to the end of its square, and nothing is written beside any square.
+    assert (squares[3][TILE - 2 * LINE :] < 200).any()
+    for start in (0, *(GAP + (TILE + GAP) * number + TILE for number in range(4))):
+        assert (image[:, start : start + GAP] == 255).all()
+    assert (image[GAP + TILE :] == 255).all()
+
+
 def test_other_endings_are_refused_before_anything_is_written(tmp_path):
     with pytest.raises(InputError, match=r"s\.gif: a contact sheet is a file that ends in \.html or \.png"):
         write_contact_sheet(tmp_path / "s.gif", ROWS, title="x")
