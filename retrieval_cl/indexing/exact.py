@@ -30,6 +30,7 @@ __all__ = [
     "Matrix",
     "Vectors",
     "check_finite",
+    "multiplies_bfloat16",
     "parse_memory",
     "search",
 ]
@@ -112,6 +113,12 @@ def check_finite(vectors: Matrix, *, name: str) -> None:
         shortlist.checked_norms(part.to(torch.float32), name=name, first_row=start)
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 itself; others take several times float32's time for it."""
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16", False) or able.get("amx_bf16", False))
+
+
 def _search_wave(
     queries: Rows,
     passages: Rows,
@@ -171,9 +178,7 @@ def _unpack(keys: Int64[Tensor, "W k"], out: Hits, *, first: int) -> None:
 def _fast_dtype(work: int, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16
-    able = torch.cpu.get_capabilities()
-    fast = able.get("avx512_bf16", False) or able.get("amx_bf16", False)
-    return torch.bfloat16 if fast and work >= _BFLOAT16_WORK else torch.float32
+    return torch.bfloat16 if work >= _BFLOAT16_WORK and multiplies_bfloat16() else torch.float32
 
 
 def _device_budget(device_bytes: int | None, device: torch.device) -> int:
