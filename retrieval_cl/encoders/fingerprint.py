@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 # Written anew by each save, or left over from a load; none of them decides a vector.
-_NO_MATTER = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
+NO_MATTER = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
 
 
 def fingerprint_modules(modules: nn.Module, *, facts: Iterable[str]) -> str:
@@ -35,5 +35,5 @@ def _settings(module: nn.Module, keys: Iterable[str]) -> str:
     config: Any = getattr(module, "config", None)
     if hasattr(config, "to_dict"):
         # Number of heads, epsilon and the like: with equal weights they give other vectors.
-        settings |= {key: value for key, value in config.to_dict().items() if key not in _NO_MATTER}
+        settings |= {key: value for key, value in config.to_dict().items() if key not in NO_MATTER}
     return json.dumps(settings, sort_keys=True, default=str)

@@ -21,7 +21,7 @@ def fit_square(images: UInt8[Tensor, "B 3 H W"], size: int) -> Float[Tensor, "B 
     values = images.float()
     if min(height, width) != size:
         values = functional.interpolate(
-            values, size=_resized(height, width, size=size), mode="bilinear", antialias=True
+            values, size=resized_sides(height, width, size=size), mode="bilinear", antialias=True
         )
     top, left = ((side - size) // 2 for side in values.shape[-2:])
     return values[..., top : top + size, left : left + size]
@@ -48,7 +48,8 @@ def processor_settings(
     }
 
 
-def _resized(height: int, width: int, *, size: int) -> tuple[int, int]:
+def resized_sides(height: int, width: int, *, size: int) -> tuple[int, int]:
+    """Height and width of an image whose shorter side is brought to `size`, in pixels."""
     if height <= width:
         return size, size * width // height
     return size * height // width, size

@@ -146,14 +146,7 @@ class TransformerInput(TokenInput):
 
     def describe(self) -> str:
         """See the base class."""
-        tokenizer = self._module.tokenizer
-        if tokenizer.is_fast:
-            backend = json.loads(tokenizer.backend_tokenizer.to_str())
-            # Left over from the last call, not a property of the tokenizer.
-            backend.pop("truncation", None)
-            backend.pop("padding", None)
-        else:
-            backend = sorted(tokenizer.get_vocab().items())
+        backend = describe_tokenizer(self._module.tokenizer)
         lengths = [self._module.max_seq_length, self._module.query_length, self._module.document_length]
         return json.dumps([self._prompt, lengths, backend], sort_keys=True)
 
@@ -175,6 +168,17 @@ class TransformerInput(TokenInput):
             raise InputError(
                 f"{name}'s tokenizer has no padding token; set pad_token in tokenizer_config.json"
             )
+
+
+def describe_tokenizer(tokenizer: Any) -> Any:
+    """What decides the ids that a tokenizer of transformers gives, for JSON."""
+    if not tokenizer.is_fast:
+        return sorted(tokenizer.get_vocab().items())
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    # Left over from the last call, not a property of the tokenizer.
+    backend.pop("truncation", None)
+    backend.pop("padding", None)
+    return backend
 
 
 def _join(rows: Sequence[Int32[np.ndarray, " _"]]) -> Ragged:
