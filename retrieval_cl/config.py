@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import Field, field_validator
 
@@ -15,22 +15,22 @@ from retrieval_cl.augmentation.config import AugmentationConfig
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.encoders.config import EncoderConfig
 from retrieval_cl.encoders.image_config import ImageEncoderConfig
-from retrieval_cl.methods.config import IMAGE_METHODS, READS, MethodConfig
+from retrieval_cl.encoders.image_text_config import ImageTextEncoderConfig
+from retrieval_cl.kinds import RunKind, kind_of_data, refuse_other_kind, run_kind, source_of
+from retrieval_cl.methods.config import IMAGE_METHODS, IMAGE_TEXT_METHODS, MethodConfig
 from retrieval_cl.mining.config import MiningConfig
-from retrieval_cl.reading import Key, Places, Values, check_values, parse_override, put_overrides, read_values
+from retrieval_cl.reading import Key, Values, check_values, parse_override, put_overrides, read_values
 from retrieval_cl.runs.config import EvaluationConfig, IndexConfig
-from retrieval_cl.runs.image_checks import check_image_mining
+from retrieval_cl.runs.image_checks import check_image_mining, check_image_text
 from retrieval_cl.runs.image_config import ImageEvaluationConfig, ImageTrainingConfig
+from retrieval_cl.runs.image_text_config import ImageTextEvaluationConfig, ImageTextTrainingConfig
 from retrieval_cl.settings import Settings
 from retrieval_cl.sources.config import SourceConfig
-from retrieval_cl.sources.images.config import ImageKind, ImageSourceConfig
+from retrieval_cl.sources.image_text.config import ImageTextSourceConfig
+from retrieval_cl.sources.images.config import ImageSourceConfig
 from retrieval_cl.training.config import TrainingConfig
 
-_TEXT_KINDS = get_args(SourceConfig.model_fields["kind"].annotation)
-_IMAGE_KINDS = get_args(ImageKind)
 _NAME = r"^[\w.-]+$"
-# What `datasets` leaves in a folder it saves.
-_SAVED_DATASET = ("dataset_info.json", "dataset_dict.json")
 
 
 class RunConfig(Settings):
@@ -94,7 +94,59 @@ class ImageRunConfig(Settings):
         return _folder(self.name, self.output)
 
 
-AnyRunConfig = RunConfig | ImageRunConfig
+class ImageTextRunConfig(Settings):
+    """All settings of a run on images with texts. The seed of everything is `training.seed`."""
+
+    name: str = Field("run", pattern=_NAME, description="of the run, in reports and for its folder")
+    output: str | None = Field(None, min_length=1, description="folder of the run; null: runs/<name>")
+    source: ImageTextSourceConfig = Field(
+        default_factory=ImageTextSourceConfig, description="the images and their captions"
+    )
+    augmentation: AugmentationConfig | None = Field(
+        None,
+        description="a random view of each image, by its first recipe; null: none",
+    )
+    encoder: ImageTextEncoderConfig = Field(
+        default_factory=ImageTextEncoderConfig, description="what embeds images and texts"
+    )
+    method: MethodConfig = Field(
+        default_factory=partial(MethodConfig, name="clip"), description="who is compared with whom"
+    )
+    mining: MiningConfig = Field(default_factory=MiningConfig, description="how hard negatives are found")
+    training: ImageTextTrainingConfig = Field(
+        default_factory=ImageTextTrainingConfig, description="how long and how fast"
+    )
+    evaluation: ImageTextEvaluationConfig = Field(
+        default_factory=ImageTextEvaluationConfig, description="what is measured"
+    )
+    index: IndexConfig = Field(default_factory=IndexConfig, description="how images or captions are indexed")
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _method_is_clip_unless_named(cls, values: Any) -> Any:
+        return {"name": "clip", **values} if isinstance(values, dict) else values
+
+    @field_validator("method")
+    @classmethod
+    def _method_takes_images_with_texts(cls, method: MethodConfig) -> MethodConfig:
+        if method.name not in IMAGE_TEXT_METHODS:
+            valid = ", ".join(IMAGE_TEXT_METHODS)
+            raise ValueError(f"name '{method.name}' takes no images with texts; valid: {valid}")
+        return method
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run."""
+        return _folder(self.name, self.output)
+
+
+AnyRunConfig = RunConfig | ImageRunConfig | ImageTextRunConfig
+_MODELS: dict[RunKind, type[RunConfig] | type[ImageRunConfig] | type[ImageTextRunConfig]] = {
+    "texts": RunConfig,
+    "images": ImageRunConfig,
+    "image_text": ImageTextRunConfig,
+}
+_SECTIONS = {name for model in _MODELS.values() for name in model.model_fields}
 
 
 def load_config(path: Path | None, overrides: Sequence[str] = (), *, data: str | None = None) -> RunConfig:
@@ -109,7 +161,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = (), *, data: str |
         InputError: one line: a missing or broken file, an unknown key (the nearest name is offered), a wrong
             type or an impossible value, each with its file and line or its `--set`.
     """
-    values, places = _read(path, overrides, data=data, source_of=_source_of)
+    values, places = _read(path, overrides, data=data, kind="texts")
     return check_values(RunConfig, values, places=places)
 
 
@@ -117,24 +169,32 @@ def load_image_config(
     path: Path | None, overrides: Sequence[str] = (), *, data: str | None = None
 ) -> ImageRunConfig:
     """As `load_config`, for images. Raises InputError as it does."""
-    values, places = _read(path, overrides, source_of=_image_source_of, data=data)
-    _refuse_other_kind(values, places)
+    values, places = _read(path, overrides, data=data, kind="images")
+    refuse_other_kind(values, places)
     return check_values(ImageRunConfig, values, places=places)
+
+
+def load_image_text_config(
+    path: Path | None, overrides: Sequence[str] = (), *, data: str | None = None
+) -> ImageTextRunConfig:
+    """As `load_config`, for images with texts. Raises InputError as it does."""
+    values, places = _read(path, overrides, data=data, kind="image_text")
+    refuse_other_kind(values, places)
+    return check_values(ImageTextRunConfig, values, places=places)
 
 
 def load_any_config(
     path: Path | None, overrides: Sequence[str] = (), *, data: str | None = None
 ) -> AnyRunConfig:
-    """As `load_config`, for texts or images: the kind of the source, else the method, tells which.
+    """As `load_config`, for any run: the kind of the source, else the method, tells what it is about.
 
     Raises:
         InputError: as `load_config`; or the method does not take what the source gives.
     """
     values, places = _read(path, overrides, data=data)
-    _refuse_other_kind(values, places)
-    if _wants_images(values):
-        return check_values(ImageRunConfig, values, places=places)
-    return check_values(RunConfig, values, places=places)
+    refuse_other_kind(values, places)
+    model = _MODELS[run_kind(values)]
+    return check_values(model, values, places=places)
 
 
 def check_run(values: Mapping[str, Any]) -> RunConfig:
@@ -146,7 +206,7 @@ def refuse_overrides(overrides: Sequence[str], *, used: Sequence[str], command: 
     """Raises InputError for a `--set` of a section that the command does not read."""
     for override in overrides:
         key, _ = parse_override(override)
-        if key[0] in RunConfig.model_fields | ImageRunConfig.model_fields and key[0] not in used:
+        if key[0] in _SECTIONS and key[0] not in used:
             raise InputError(
                 f"--set {override}: '{key[0]}' has no effect in `{command}`; it reads {', '.join(used)}"
             )
@@ -167,6 +227,8 @@ def check_training(config: AnyRunConfig) -> None:
     training, mining, method = config.training, config.mining, config.method
     if isinstance(config, ImageRunConfig):
         check_image_mining(method, mining, training)
+    if isinstance(config, ImageTextRunConfig):
+        check_image_text(method, mining, config.training, config.evaluation)
     if training.num_negatives == 0 and method.negatives == "private":
         raise InputError("method.negatives: private has no effect with training.num_negatives 0")
     if training.num_negatives == 0 and not method.in_batch:
@@ -193,80 +255,14 @@ def _folder(name: str, output: str | None) -> Path:
 
 
 def _read(
-    path: Path | None,
-    overrides: Sequence[str],
-    *,
-    data: str | None,
-    source_of: Callable[[str], Values] | None = None,
+    path: Path | None, overrides: Sequence[str], *, data: str | None, kind: RunKind | None = None
 ) -> tuple[Values, dict[Key, str]]:
-    """Nested values and places. `source_of` reads `data`; None: as the method and source want."""
+    """Nested values and places. `kind`: of what is at `data`; None: as the method and source want."""
     values, places = read_values(path)
     if data is not None:
         given = deepcopy(values)
         put_overrides(given, {}, overrides=overrides)
-        is_of_images = data == "digits" or _wants_images(given)
-        source_of = source_of or (_image_source_of if is_of_images else _source_of)
-        values["source"], places[("source",)] = source_of(data), f"--data {data}"
+        values["source"] = source_of(data, kind or kind_of_data(given, data))
+        places[("source",)] = f"--data {data}"
     put_overrides(values, places, overrides=overrides)
     return values, places
-
-
-def _wants_images(values: Values) -> bool:
-    """Whether the kind of the source, or where none is named the method, is one for images."""
-    kind, method = _kind_and_method(values)
-    return kind in _IMAGE_KINDS if kind is not None else method in IMAGE_METHODS
-
-
-def _refuse_other_kind(values: Values, places: Places) -> None:
-    """Raises InputError where the method does not take what the source gives."""
-    kind, method = _kind_and_method(values)
-    if kind not in (*_IMAGE_KINDS, *_TEXT_KINDS) or method not in READS:
-        return
-    takes_images = method in IMAGE_METHODS
-    if takes_images == (kind in _IMAGE_KINDS):
-        return
-    takes, gives = ("images", "texts") if takes_images else ("texts", "images")
-    place = places.get(("method", "name"), places.get(("method",), "method.name"))
-    raise InputError(
-        f"{place}: method '{method}' takes {takes}, source.kind '{kind}' gives {gives}; set source.kind to "
-        f"{', '.join(_IMAGE_KINDS if takes_images else _TEXT_KINDS)}, or another method.name"
-    )
-
-
-def _kind_and_method(values: Values) -> tuple[Any, Any]:
-    """What stands under `source.kind` and `method.name`; None for nothing."""
-    sections = (values.get(name) for name in ("source", "method"))
-    source, method = (one if isinstance(one, dict) else {} for one in sections)
-    return source.get("kind"), method.get("name")
-
-
-def _image_source_of(data: str) -> dict[str, Any]:
-    """The source settings of images at a path; what is no path is an id on the Hugging Face hub."""
-    path = Path(data).expanduser()
-    if data == "digits":
-        return {"kind": "digits"}
-    if path.suffix == ".npz" or any(path.glob("*.npz")):
-        return {"kind": "image_npz", "path": data}
-    if path.suffix == ".parquet" or any(path.glob("*.parquet")):
-        return {"kind": "image_parquet", "path": data}
-    if any((path / name).is_file() for name in _SAVED_DATASET):
-        return {"kind": "image_dataset", "path": data}
-    return {"kind": "image_folder" if path.exists() else "image_dataset", "path": data}
-
-
-def _source_of(data: str) -> dict[str, Any]:
-    """The source settings of what stands at a path; what is no path is an id on the Hugging Face hub."""
-    path = Path(data).expanduser()
-    if path.is_dir():
-        is_beir = any((path / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz"))
-        is_saved = any((path / name).is_file() for name in _SAVED_DATASET)
-        return {"kind": "beir" if is_beir else "huggingface" if is_saved else "pairs", "path": data}
-    if path.is_file():
-        return {"kind": "pairs", "path": data}
-    if data == "pydoc":
-        return {"kind": "pydoc"}
-    if data.count("/") == 1 and not data.startswith((".", "~", "/")):
-        return {"kind": "huggingface", "path": data}
-    raise InputError(
-        f"--data {data}: no such file or folder; expected a BEIR folder, a file of pairs, or an id"
-    )

@@ -32,8 +32,9 @@ ALLOWED = {
     "mining": {"indexing", "encoders", "sources", "reporting", "core"},
     "methods": {"encoders", "core"},
     "training": {*EVERY_FOLDER},
-    "runs": {*EVERY_FOLDER, "config", "reading"},
-    "config": {"core", "runs", "reading"},
+    "runs": {*EVERY_FOLDER, "config", "kinds", "reading"},
+    "config": {"core", "runs", "reading", "kinds"},
+    "kinds": {"core", "reading"},
     "reading": {"core"},
     "console": {"core", "training"},
     "app": {
@@ -51,9 +52,11 @@ LIGHT = {
     "encoders.config",
     "encoders.head_config",
     "encoders.image_config",
+    "encoders.image_text_config",
     "methods.config",
     "mining.config",
     "sources.config",
+    "sources.image_text.config",
     "sources.images.config",
     "training.config",
 }
@@ -111,7 +114,8 @@ def wrong_imports(name, tree):
         if folder in ("", "settings") or own in ("", "settings") or folder == own:
             continue
         light = any(inside == one or inside.startswith(f"{one}.") for one in LIGHT)
-        if folder not in ALLOWED[own] and not (own == "config" and (light or inside in _parents(LIGHT))):
+        reads_light = own in ("config", "kinds") and (light or inside in _parents(LIGHT))
+        if folder not in ALLOWED[own] and not reads_light:
             yield imported
 
 

@@ -111,12 +111,13 @@ class ImageEncoderConfig(Settings):
                     f"give at least {least}, or fewer depths"
                 )
         if self.kind == "resnet" and self.width is not None and self.width < _LEAST_RESNET_WIDTH:
-            raise ValueError(f"width {self.width} is too small for resnet; give at least {_LEAST_RESNET_WIDTH}")
+            least = _LEAST_RESNET_WIDTH
+            raise ValueError(f"width {self.width} is too small for resnet; give at least {least}")
         return self
 
 
-# With fewer channels, oneDNN 3.12 (torch 2.13) writes past its buffer in the backward pass of the shortcut, a strided
-# 1x1 convolution in channels_last, on processors with AVX2 alone: the process dies, or computes on with a broken heap.
+# With fewer channels, oneDNN 3.12 (torch 2.13) writes past its buffer in the backward pass of the shortcut, a
+# strided 1x1 convolution in channels_last, on processors with AVX2 alone: the process dies, or its heap is broken.
 _LEAST_RESNET_WIDTH = 8
 
 

@@ -5,23 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, final
+from typing import final
 
 from retrieval_cl.config import (
     AnyRunConfig,
     ImageRunConfig,
+    ImageTextRunConfig,
     RunConfig,
     load_any_config,
     load_config,
     load_image_config,
+    load_image_text_config,
     set_output,
 )
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.files import MANIFEST, read_json
 from retrieval_cl.encoders.image_config import IMAGE_FOLDER_KIND
+from retrieval_cl.encoders.image_text_config import IMAGE_TEXT_FOLDER_KIND
+from retrieval_cl.kinds import NAMES, RunKind
 from retrieval_cl.runs.run_folder import CONFIG, MODEL
 
 _MODULES = "modules.json"
+# Kind in the manifest of a model's folder -> what it embeds.
+_FOLDER_KINDS: dict[str, RunKind] = {IMAGE_FOLDER_KIND: "images", IMAGE_TEXT_FOLDER_KIND: "image_text"}
 
 
 @final
@@ -39,7 +45,7 @@ class Model:
     path: str
     name: str
     run: Path | None
-    embeds: Literal["texts", "images"] = "texts"
+    embeds: RunKind = "texts"
 
     @property
     def is_folder(self) -> bool:
@@ -65,9 +71,9 @@ def find_model(name: str) -> Model:
         run = folder.parent if (folder.parent / CONFIG).is_file() else None
         return Model(str(folder), (folder if run is None else run).resolve().name, run)
     for model in (folder / MODEL, folder):
-        if _embeds_images(model):
+        if (embeds := _kind_of_folder(model)) is not None:
             run = model.parent if (model.parent / CONFIG).is_file() else None
-            return Model(str(model), (folder if run is None else run).resolve().name, run, "images")
+            return Model(str(model), (folder if run is None else run).resolve().name, run, embeds)
     if folder.is_dir():
         why = (
             "training has not finished: `retrieval-cl train ... --resume` goes on with it"
@@ -95,7 +101,8 @@ def config_for(
         InputError: as `load_config`; or nothing says which data to read, or it is a model of images.
     """
     if model is not None and model.embeds != "texts":
-        raise InputError(f"{model.path}: a model of images; this command takes one of texts")
+        kind = NAMES[model.embeds]
+        raise InputError(f"{model.path}: a model of {kind}; this command takes one of texts")
     path = config if config is not None else _own_config(model)
     if needs_data and path is None and data is None and not _names_source(overrides):
         raise InputError(
@@ -113,10 +120,14 @@ def image_config_for(
     Raises:
         InputError: as `load_config`; or nothing says which images to read.
     """
-    path = config if config is not None else _own_config(model)
-    if path is None and data is None and not _names_source(overrides):
-        raise InputError("no images named: give --data FOLDER, or --config FILE with source settings")
-    return load_image_config(path, overrides, data=data)
+    return load_image_config(_images_named(model, config, overrides, data), overrides, data=data)
+
+
+def image_text_config_for(
+    model: Model, *, config: Path | None, overrides: Sequence[str], data: str | None = None
+) -> ImageTextRunConfig:
+    """As `image_config_for`, for a model of images with texts."""
+    return load_image_text_config(_images_named(model, config, overrides, data), overrides, data=data)
 
 
 def config_to_train(
@@ -135,14 +146,24 @@ def config_to_train(
     return load_any_config(config, [*overrides, *set_output(output)], data=data)
 
 
+def _images_named(
+    model: Model, config: Path | None, overrides: Sequence[str], data: str | None
+) -> Path | None:
+    """The config to read; raises InputError where nothing names the images."""
+    path = config if config is not None else _own_config(model)
+    if path is None and data is None and not _names_source(overrides):
+        raise InputError("no images named: give --data FOLDER, or --config FILE with source settings")
+    return path
+
+
 def _own_config(model: Model | None) -> Path | None:
     return None if model is None or model.run is None else model.run / CONFIG
 
 
-def _embeds_images(folder: Path) -> bool:
-    """Whether it is the folder of an image encoder."""
+def _kind_of_folder(folder: Path) -> RunKind | None:
+    """What a folder with a manifest of ours embeds; None: it is no model's, or one of texts."""
     manifest = folder / MANIFEST
-    return manifest.is_file() and read_json(manifest).get("kind") == IMAGE_FOLDER_KIND
+    return _FOLDER_KINDS.get(read_json(manifest).get("kind", "")) if manifest.is_file() else None
 
 
 def _names_source(overrides: Sequence[str]) -> bool:
