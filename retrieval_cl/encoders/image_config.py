@@ -117,7 +117,7 @@ class ImageEncoderConfig(Settings):
 
 
 # With fewer channels, oneDNN 3.12 (torch 2.13) writes past its buffer in the backward pass of the shortcut, a
-# strided 1x1 convolution in channels_last, on processors with AVX2 alone: the process dies, or its heap is broken.
+# strided 1x1 convolution in channels_last, on processors with AVX2 alone: the process dies.
 _LEAST_RESNET_WIDTH = 8
 
 
