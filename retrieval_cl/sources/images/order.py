@@ -91,7 +91,7 @@ def _exchange(
     places: range,
     first: int,
 ) -> int | None:
-    """The place of a row that can stand in `batch`, at one of `places` of another batch that lacks `group`."""
+    """The place of a row for `batch`, at one of `places` of another batch that lacks `group`."""
     for step in range(len(held)):
         other = (first + step) % len(held)
         if other == batch or held[other][group]:
