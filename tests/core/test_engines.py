@@ -7,6 +7,7 @@ import torch
 from slow_loops import Options, converted, difference, draw_contrast, leaves
 
 from retrieval_cl.core import tiles
+from retrieval_cl.core.contrast import Bank
 from retrieval_cl.core.engine import Demand
 from retrieval_cl.core.engines import choose_engine
 from retrieval_cl.core.guard import Guard
@@ -70,6 +71,53 @@ def test_no_gradient_is_computed_that_nobody_wants(monkeypatch):
         found = results(contrast)
         assert len(found) == len(wanted) == 2
         assert difference(found[1], wanted[1]) < 1e-5
+
+
+ENGINES = pytest.mark.parametrize("engine", [TileEngine, SweepEngine, FlashEngine])
+
+
+@ENGINES
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("norm", [1e-15, 1e6, 1e15])
+def test_rows_of_any_length_have_finite_gradients(monkeypatch, norm, symmetric, engine):
+    monkeypatch.setattr(tiles, "choose_engine", lambda demand, device: engine)
+    drawn = draw_contrast(RICH, seed=1, num_anchors=40, dim=64, dtype=torch.float32, scale=20.0)
+
+    def longer(rows):
+        return (rows.detach() * norm).requires_grad_(rows.requires_grad)
+
+    parts = tuple(replace(part, vectors=longer(part.vectors)) for part in drawn.bank.parts)
+    contrast = replace(drawn, anchors=longer(drawn.anchors), bank=Bank(parts))
+    # Where logits are huge, those of one pair differ by far with the order of the factors.
+    assert all(bool(found.isfinite().all()) for found in results(contrast, symmetric=symmetric))
+
+
+@ENGINES
+@pytest.mark.parametrize("dim", [1, 5])
+def test_a_transposed_matrix_gives_the_same(monkeypatch, engine, dim):
+    monkeypatch.setattr(tiles, "choose_engine", lambda demand, device: engine)
+    drawn = draw_contrast(RICH, seed=1, num_anchors=9, dim=dim, dtype=torch.float32)
+
+    def turned(rows):
+        return rows.detach().T.contiguous().T.requires_grad_(rows.requires_grad)
+
+    parts = tuple(replace(part, vectors=turned(part.vectors)) for part in drawn.bank.parts)
+    contrast = replace(drawn, anchors=turned(drawn.anchors), bank=Bank(parts))
+    for found, expected in zip(results(contrast), results(drawn), strict=True):
+        assert difference(found, expected) < 1e-5
+
+
+@ENGINES
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_no_anchors_give_no_losses_and_zeros(monkeypatch, engine, symmetric):
+    monkeypatch.setattr(tiles, "choose_engine", lambda demand, device: engine)
+    drawn = draw_contrast(Options(negatives=True), seed=1, dtype=torch.float32)
+    nobody = drawn.anchors.detach()[:0].requires_grad_()
+    contrast = replace(drawn, anchors=nobody, known=drawn.known[:0], targets=drawn.targets[:0])
+    loss, *gradients = results(contrast, symmetric=symmetric)
+    assert loss.shape == (0,)
+    assert [gradient.shape for gradient in gradients] == [leaf.shape for leaf in leaves(contrast)]
+    assert not any(gradient.any() for gradient in gradients)
 
 
 def demand(**changes):

@@ -134,16 +134,20 @@ class FlashEngine(Engine):
         plain = not demand.guarded and not demand.biased and demand.reductions == (LogSum(),)
         return plain and flash.suits(demand.dim, demand.dtype)
 
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self._scaled = _in_one_piece(task.operands.scaled)
+
     def sum_up(self) -> tuple[Float[Tensor, "K A"], Float[Tensor, "K C"]]:
         """See `Engine`."""
-        task, scaled = self.task, self.task.operands.scaled
+        task, scaled = self.task, self._scaled
         new = scaled.new_full
         rows = new((len(scaled),), -torch.inf, dtype=torch.float32)
         columns = new((task.layout.num_columns if task.symmetric else 0,), -torch.inf, dtype=torch.float32)
         for number in task.layout.shared_tiles:
             tile = task.layout.tiles[number]
             both = task.symmetric and task.layout.may_have_positives(number)
-            vectors = task.operands.tile_vectors(tile)
+            vectors = _in_one_piece(task.operands.tile_vectors(tile))
             across, down = flash.flash_sums(self._plan(number), scaled, vectors, symmetric=both)
             rows = add_logs(rows, across)
             if both:
@@ -159,12 +163,12 @@ class FlashEngine(Engine):
         task, waves = self.task, self._waves
         assert found.shift is None, "a shift passes through a log-sum-exp"
         tile = task.layout.tiles[number]
-        vectors = task.operands.tile_vectors(tile)
+        vectors = _in_one_piece(task.operands.tile_vectors(tile))
         span = slice(tile.first, tile.first + len(vectors))
         logs, slopes = waves.columns_of(span) if task.layout.may_have_positives(number) else (None, None)
         grad_scaled, grad_vectors = flash.flash_gradients(
             self._plan(number),
-            task.operands.scaled,
+            self._scaled,
             vectors,
             row_logs=waves.rows[0],
             row_slopes=waves.row_gains[0],
@@ -178,10 +182,11 @@ class FlashEngine(Engine):
                 total.add_(gradient)
 
     def _plan(self, number: int) -> flash.Plan:
-        layout, scaled = self.task.layout, self.task.operands.scaled
+        layout, scaled = self.task.layout, self._scaled
         tile = layout.tiles[number]
         width = tile.stop - tile.start
-        places = layout.matches_of(number, 0)
+        # All anchors are one chunk; without any there is none.
+        places = layout.matches_of(number, 0) if layout.chunks else layout.padding_of(number)[:0]
         padding = torch.zeros(width, dtype=torch.bool, device=scaled.device)
         padding[layout.padding_of(number)] = True
         return flash.plan(
@@ -192,3 +197,8 @@ class FlashEngine(Engine):
             dim=scaled.shape[1],
             dtype=scaled.dtype,
         )
+
+
+def _in_one_piece(rows: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
+    """The rows, each of whose numbers lie side by side: those of a transposed matrix are copied."""
+    return rows if rows.stride(1) == 1 else rows.clone(memory_format=torch.contiguous_format)

@@ -229,10 +229,15 @@ def _slopes(
     LEFT: tl.constexpr,
     RIGHT: tl.constexpr,
 ):
-    """Gradient of the loss for each logit; 0 where the log is +inf: what stands for a sum over nothing."""
-    slope = left_slope[:, None] * tl.exp2(t - left_log[:, None]) if LEFT else tl.zeros_like(t)
+    """Gradient of the loss for each logit; 0 where the log is +inf: what stands for a sum over nothing.
+
+    No logit exceeds its sum, but programs that own columns round it another way: where it is huge, by far.
+    """
+    slope = tl.zeros_like(t)
+    if LEFT:
+        slope = left_slope[:, None] * tl.exp2(tl.minimum(t - left_log[:, None], 0.0))
     if RIGHT:
         right_log = _values_of(right_logs, first, num_columns, COLUMNS, float("inf"))
         right_slope = _values_of(right_slopes, first, num_columns, COLUMNS, 0.0)
-        slope += right_slope[None, :] * tl.exp2(t - right_log[None, :])
+        slope += right_slope[None, :] * tl.exp2(tl.minimum(t - right_log[None, :], 0.0))
     return slope
