@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.files import new_file
@@ -17,7 +17,10 @@ from retrieval_cl.reporting.markup import Html, element
 from retrieval_cl.reporting.page import Page, paragraph
 
 TILE, GAP, LINE, MARGIN = 96, 8, 14, 4  # px
+BELOW = 3
+"""Lines of a caption below its picture, at most."""
 SUFFIXES = (".html", ".png")
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @final
@@ -85,47 +88,55 @@ def _tile(tile: Tile) -> Html:
 
 def _write_png(path: Path, rows: Sequence[Sequence[Tile]]) -> None:
     columns = max((len(row) for row in rows), default=1)
-    width, height = columns * (TILE + GAP) + GAP, len(rows) * (TILE + LINE + GAP) + GAP
-    sheet = Image.new("RGB", (width, height), "white")
+    # As many lines below pictures as the longest caption of the sheet needs, within bounds.
+    below = max((len(_lines(tile, room=BELOW)) for row in rows for tile in row if tile.picture), default=1)
+    width, height = TILE + GAP, TILE + max(1, below) * LINE + GAP
+    sheet = Image.new("RGB", (columns * width + GAP, len(rows) * height + GAP), "white")
     draw = ImageDraw.Draw(sheet)
     for line, row in enumerate(rows):
         for column, tile in enumerate(row):
-            left, top = GAP + column * (TILE + GAP), GAP + line * (TILE + LINE + GAP)
-            colour = {None: "#444444", True: "#1a7f37", False: "#c0392b"}[tile.is_right]
-            if tile.picture is None:
-                _write_words(draw, tile.caption, left=left, top=top, colour=colour)
-                continue
-            sheet.paste(_fitted(tile.picture), (left, top))
-            draw.text((left, top + TILE + 1), _cut(" ".join(tile.caption.split()), draw), fill=colour)
+            _draw(tile, sheet, draw, left=GAP + column * width, top=GAP + line * height)
     with new_file(path) as part:
         sheet.save(part, format="PNG")
 
 
-def _write_words(draw: ImageDraw.ImageDraw, caption: str, *, left: int, top: int, colour: str) -> None:
-    """Writes a caption into the square of a picture, in as many lines as there is room for."""
-    draw.rectangle((left, top, left + TILE - 1, top + TILE - 1), fill="#f3f3f3")
-    width = TILE - 2 * MARGIN
-    lines, room = [""], (TILE - 2 * MARGIN) // LINE
-    for word in caption.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if draw.textlength(longer) > width and lines[-1]:
-            lines.append(word)
-        else:
+def _draw(tile: Tile, sheet: Image.Image, draw: ImageDraw.ImageDraw, *, left: int, top: int) -> None:
+    """Draws a picture with its caption below, or the caption in the place of the picture."""
+    colour = {None: "#444444", True: "#1a7f37", False: "#c0392b"}[tile.is_right]
+    if tile.picture is None:
+        draw.rectangle((left, top, left + TILE - 1, top + TILE - 1), fill="#f3f3f3")
+        left, top = left + MARGIN, top + MARGIN
+        lines = _lines(tile, room=(TILE - 2 * MARGIN) // LINE, width=TILE - 2 * MARGIN)
+    else:
+        sheet.paste(_fitted(tile.picture), (left, top))
+        top += TILE + 1
+        lines = _lines(tile, room=BELOW)
+    for number, line in enumerate(lines):
+        draw.text((left, top + number * LINE), line, fill=colour)
+
+
+def _lines(tile: Tile, *, room: int, width: int = TILE) -> list[str]:
+    """The caption in lines of that many pixels, shortened where it needs more than there is room for."""
+    font = ImageFont.load_default()
+    lines: list[str] = []
+    for word in tile.caption.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(longer) <= width:
             lines[-1] = longer
+        else:
+            lines.append(word)
     if len(lines) > room:
         lines = [*lines[: room - 1], f"{lines[room - 1]} {lines[room]}"]
-    for number, line in enumerate(lines):
-        place = (left + MARGIN, top + MARGIN + number * LINE)
-        draw.text(place, _cut(line, draw, width=width), fill=colour)
+    return [_cut(line, font, width=width) for line in lines]
 
 
-def _cut(caption: str, draw: ImageDraw.ImageDraw, *, width: int = TILE) -> str:
-    """The caption, shortened until it is no wider than that, in pixels."""
-    if draw.textlength(caption) <= width:
-        return caption
-    while caption and draw.textlength(f"{caption}...") > width:
-        caption = caption[:-1]
-    return f"{caption}..."
+def _cut(text: str, font: Font, *, width: int) -> str:
+    """The text, shortened until it is no wider than that, in pixels."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(f"{text}...") > width:
+        text = text[:-1]
+    return f"{text}..."
 
 
 def _fitted(picture: bytes) -> Image.Image:

@@ -10,7 +10,16 @@ import pytest
 from PIL import Image
 
 from retrieval_cl.core.errors import InputError
-from retrieval_cl.reporting.contact_sheet import GAP, LINE, TILE, Tile, pair_sheet, sheet, write_contact_sheet
+from retrieval_cl.reporting.contact_sheet import (
+    BELOW,
+    GAP,
+    LINE,
+    TILE,
+    Tile,
+    pair_sheet,
+    sheet,
+    write_contact_sheet,
+)
 
 
 def picture(colour: tuple[int, int, int], *, kind: str = "PNG", size: tuple[int, int] = (8, 8)) -> bytes:
@@ -86,6 +95,20 @@ def test_tile_without_a_picture_is_drawn_as_its_words_in_its_square(tmp_path):
     for start in (0, *(GAP + (TILE + GAP) * number + TILE for number in range(4))):
         assert (image[:, start : start + GAP] == 255).all()
     assert (image[GAP + TILE :] == 255).all()
+
+
+def test_long_captions_have_further_lines_below_their_pictures_within_bounds(tmp_path):
+    def drawn(*captions):
+        write_contact_sheet(tmp_path / "s.png", [[Tile(RED, one) for one in captions]], title="unused")
+        return np.asarray(Image.open(tmp_path / "s.png").convert("L"))
+
+    two, many = "0.26 a handwritten seven", "words " * 100
+    assert drawn("0.26").shape[0] == drawn("").shape[0] == GAP + TILE + LINE + GAP
+    image = drawn(two, "0.9")
+    assert image.shape[0] == GAP + TILE + 2 * LINE + GAP
+    second = image[GAP + TILE + LINE + 1 :]
+    assert (second[:, : GAP + TILE] < 200).any() and (second[:, GAP + TILE :] == 255).all()
+    assert drawn(many, two).shape[0] == GAP + TILE + BELOW * LINE + GAP
 
 
 def test_other_endings_are_refused_before_anything_is_written(tmp_path):
