@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor, nn
 
 from retrieval_cl.core.errors import InputError
@@ -67,16 +67,38 @@ def embed_text_batches(
     return _one_late(_text_batches(windows, embed=embed, batch_tokens=batch_tokens))
 
 
+def collect(
+    batches: Iterator[RowsAndVectors], *, num_rows: int, dim: int, progress: Progress | None
+) -> Float32[np.ndarray, "N D"]:
+    """The vectors of all batches, each in its row, on the host.
+
+    Args:
+        batches: row numbers and vectors, every row once.
+        num_rows: in all.
+        dim: numbers in a vector.
+        progress: called with rows done and rows in all after each batch.
+    """
+    vectors = np.empty((num_rows, dim), dtype=np.float32)
+    done = 0
+    for rows, batch in batches:
+        vectors[rows] = batch.cpu().numpy()
+        done += len(rows)
+        if progress is not None:
+            progress(done, num_rows)
+    return vectors
+
+
 def refuse_not_finite(
-    finite: Bool[np.ndarray, " N"], *, what: str, numbers: Int64[np.ndarray, " N"] | None
+    vectors: Float32[np.ndarray, "N D"], *, what: str, numbers: Int64[np.ndarray, " N"] | None
 ) -> None:
     """Raises InputError where a row's vector is NaN or infinite; names the first such row.
 
     Args:
-        finite: whether each row's numbers are.
+        vectors: one a row.
         what: what the rows are, such as "image".
         numbers: how the error calls the rows; None: from 0 on.
     """
+    finite = np.isfinite(vectors.sum(axis=1))
     if finite.all():
         return
     rows = np.flatnonzero(~finite)

@@ -18,6 +18,7 @@ from retrieval_cl.core.files import new_folder, write_json, write_manifest
 from retrieval_cl.core.images import Images
 from retrieval_cl.encoders.encoding import (
     Progress,
+    collect,
     computing_in,
     embed_image_batches,
     evaluating,
@@ -125,21 +126,16 @@ class ImageEncoder(nn.Module):
         """
         assert batch_size >= 1, batch_size
         rows = np.arange(len(images)) if rows is None else rows
-        vectors = np.empty((len(rows), self.dim), dtype=np.float32)
-        done = 0
 
         def embed(taken: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B F"]:
             return functional.normalize(self.features(self.prepare(taken)).float(), dim=-1)
 
         with evaluating(self), torch.inference_mode(), computing_in(compute_dtype, device=self.device):
-            for places, batch in embed_image_batches(
+            batches = embed_image_batches(
                 images, rows=rows, batch_size=batch_size, device=self.device, embed=embed
-            ):
-                vectors[places] = batch.cpu().numpy()
-                done += len(places)
-                if progress is not None:
-                    progress(done, len(rows))
-        refuse_not_finite(np.isfinite(vectors.sum(axis=1)), what="image", numbers=rows)
+            )
+            vectors = collect(batches, num_rows=len(rows), dim=self.dim, progress=progress)
+        refuse_not_finite(vectors, what="image", numbers=rows)
         return vectors
 
     def fingerprint(self) -> str:

@@ -18,6 +18,7 @@ from retrieval_cl.core.relations import Ragged
 from retrieval_cl.encoders.ahead import token_windows
 from retrieval_cl.encoders.encoding import (
     Progress,
+    collect,
     computing_in,
     embed_image_batches,
     embed_text_batches,
@@ -100,6 +101,7 @@ class ImageTextEncoder(nn.Module, ABC):
 
     def lock(self, tower: TowerName) -> None:
         """Takes a tower out of training for good: weights, BatchNorm statistics and dropout alike."""
+        assert self.locked in (None, tower), self.locked
         self.locked = tower
         for part in self._parts_of(tower):
             part.requires_grad_(False)
@@ -142,17 +144,12 @@ class ImageTextEncoder(nn.Module, ABC):
         def embed(taken: UInt8[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
             return self.embed_images(self.prepare(taken))
 
-        vectors = np.empty((len(rows), self.dim), dtype=np.float32)
-        done = 0
         with evaluating(self), torch.inference_mode(), computing_in(compute_dtype, device=self.device):
-            for places, batch in embed_image_batches(
+            batches = embed_image_batches(
                 images, rows=rows, batch_size=batch_size, device=self.device, embed=embed
-            ):
-                vectors[places] = batch.cpu().numpy()
-                done += len(places)
-                if progress is not None:
-                    progress(done, len(rows))
-        refuse_not_finite(np.isfinite(vectors.sum(axis=1)), what="image", numbers=rows)
+            )
+            vectors = collect(batches, num_rows=len(rows), dim=self.dim, progress=progress)
+        refuse_not_finite(vectors, what="image", numbers=rows)
         return vectors
 
     def encode_texts(
@@ -177,15 +174,10 @@ class ImageTextEncoder(nn.Module, ABC):
         assert not isinstance(texts, str), "one text is a list of one text"
         windows = token_windows(texts, tokenize=self.tokenize)
         budget = batch_tokens or self.batch_tokens()
-        vectors = np.empty((len(texts), self.dim), dtype=np.float32)
-        done = 0
         with evaluating(self), torch.inference_mode(), computing_in(compute_dtype, device=self.device):
-            for rows, batch in embed_text_batches(windows, embed=self.embed_texts, batch_tokens=budget):
-                vectors[rows] = batch.cpu().numpy()
-                done += len(rows)
-                if progress is not None:
-                    progress(done, len(texts))
-        refuse_not_finite(np.isfinite(vectors.sum(axis=1)), what="text", numbers=None)
+            batches = embed_text_batches(windows, embed=self.embed_texts, batch_tokens=budget)
+            vectors = collect(batches, num_rows=len(texts), dim=self.dim, progress=progress)
+        refuse_not_finite(vectors, what="text", numbers=None)
         return vectors
 
     def _gradient(self, tower: TowerName) -> AbstractContextManager[object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,10 +63,10 @@ def load_image_text_encoder(folder: Path | str) -> ImageTextEncoder:
         raise InputError(
             f"{folder / MANIFEST}: encoder {facts.get('encoder')!r}; known: {', '.join(loaders)}"
         )
-    for name in ("temperature", "bias"):
+    for name, above, valid in (("temperature", 0.0, "a number above 0"), ("bias", -math.inf, "a number")):
         value = facts.get(name)
-        if not (value is None or (isinstance(value, float) and (name == "bias" or value > 0))):
-            raise InputError(f"{folder / MANIFEST}: {name} is {value!r}; it is a number or null")
+        if value is not None and not (isinstance(value, int | float) and value > above):
+            raise InputError(f"{folder / MANIFEST}: {name} is {value!r}; it is {valid} or null")
     encoder = loaders[facts["encoder"]](folder, facts)
     if facts.get("dim") != encoder.dim:
         raise InputError(
@@ -130,8 +131,8 @@ def _load_start(path: str) -> ImageTextEncoder:
 
 def _load_saved_whole(folder: Path, facts: dict[str, Any]) -> WholeClip:
     encoder = _load_whole(str(folder))
-    # A CLIP model has no place for a bias.
-    encoder.start_bias = facts.get("bias")
+    # With all their digits; and a CLIP model has no place for a bias.
+    encoder.start_temperature, encoder.start_bias = facts.get("temperature"), facts.get("bias")
     return encoder
 
 

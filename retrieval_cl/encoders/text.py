@@ -20,7 +20,13 @@ from retrieval_cl.core.files import new_folder
 from retrieval_cl.core.relations import Ragged
 from retrieval_cl.encoders.ahead import token_windows
 from retrieval_cl.encoders.casting import Forward, forward_in
-from retrieval_cl.encoders.encoding import Progress, embed_text_batches, evaluating, refuse_not_finite
+from retrieval_cl.encoders.encoding import (
+    Progress,
+    collect,
+    embed_text_batches,
+    evaluating,
+    refuse_not_finite,
+)
 from retrieval_cl.encoders.fingerprint import fingerprint_modules
 from retrieval_cl.encoders.inputs import TokenInput, make_token_input
 from retrieval_cl.encoders.quiet import no_progress_bars
@@ -120,16 +126,11 @@ class TextEncoder(nn.Module):
         assert not isinstance(inputs, str), "one text is a list of one text"
         budget = batch_tokens or self.batch_tokens(kind=kind)
         windows = token_windows(inputs, tokenize=self._inputs[kind].tokenize)
-        vectors = np.empty((len(inputs), self.dim), dtype=np.float32)
-        done = 0
         with evaluating(self), torch.inference_mode(), forward_in(self.model, compute_dtype) as forward:
             embed = partial(self._embed, kind=kind, forward=forward)
-            for rows, batch in embed_text_batches(windows, embed=embed, batch_tokens=budget):
-                vectors[rows] = batch.cpu().numpy()
-                done += len(rows)
-                if progress is not None:
-                    progress(done, len(inputs))
-        refuse_not_finite(np.isfinite(vectors.sum(axis=1)), what=kind, numbers=numbers)
+            batches = embed_text_batches(windows, embed=embed, batch_tokens=budget)
+            vectors = collect(batches, num_rows=len(inputs), dim=self.dim, progress=progress)
+        refuse_not_finite(vectors, what=kind, numbers=numbers)
         return vectors
 
     def fingerprint(self) -> str:
