@@ -46,6 +46,32 @@ class ListedItems:
 
 @final
 @dataclass(frozen=True, eq=False)
+class PickedItems:
+    """Some images of others, under names of their own.
+
+    Attributes:
+        names: of the chosen images.
+        encoded: all of them.
+        rows: image i is `encoded` row `rows[i]`.
+    """
+
+    names: Sequence[str]
+    encoded: Encoded
+    rows: Int64[np.ndarray, " N"]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, start: int, stop: int) -> list[Item]:
+        """The images of rows `start` to `stop - 1`."""
+        chosen = self.rows[start:stop]
+        # Neighbours are read at once.
+        runs = np.split(chosen, np.flatnonzero(np.diff(chosen) != 1) + 1)
+        return [item for run in runs if len(run) for item in self.encoded.read(int(run[0]), int(run[-1]) + 1)]
+
+
+@final
+@dataclass(frozen=True, eq=False)
 class Part:
     """Images of one split and one file, with their labels.
 
@@ -71,9 +97,12 @@ class JoinedParts:
 
     parts: Sequence[Part]
     names: Sequence[str] = field(init=False)
+    bounds: Int64[np.ndarray, " P1"] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", [name for part in self.parts for name in part.encoded.names])
+        sizes = [len(part.encoded) for part in self.parts]
+        object.__setattr__(self, "bounds", np.cumsum([0, *sizes], dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -81,10 +110,10 @@ class JoinedParts:
     def read(self, start: int, stop: int) -> list[Item]:
         """The images of rows `start` to `stop - 1`."""
         items: list[Item] = []
-        offset = 0
-        for part in self.parts:
-            first, last = max(start - offset, 0), min(stop - offset, len(part.encoded))
-            if first < last:
-                items += part.encoded.read(first, last)
-            offset += len(part.encoded)
+        place = int(np.searchsorted(self.bounds, start, side="right")) - 1
+        while len(items) < stop - start:
+            first = start + len(items) - int(self.bounds[place])
+            last = min(stop - int(self.bounds[place]), len(self.parts[place].encoded))
+            items += self.parts[place].encoded.read(first, last)
+            place += 1
         return items

@@ -39,13 +39,23 @@ def read_folder(path: Path) -> list[Part]:
     classes = _class_names(below, path)
     labels, names = as_classes(classes, names=None, where=str(path)) if classes else (None, ())
     ids = ["/".join(place) for place in places]
-    return [Part(ListedItems(ids, files), splits, labels, names, _stamp(ids, files))]
+    return [Part(ListedItems(ids, files), splits, labels, names, files_stamp(ids, files))]
 
 
 def file_stamp(path: Path) -> str:
     """Name, size and time of a file."""
     stat = path.stat()
     return f"{path.name} {stat.st_size} {stat.st_mtime_ns}"
+
+
+def files_stamp(names: Sequence[str], files: Sequence[Path]) -> str:
+    """Changes with the name, size or time of a file; one that is missing counts too."""
+    hashed = hashlib.blake2b(digest_size=16)
+    for name, file in zip(names, files, strict=True):
+        found = file.stat() if file.exists() else None
+        told = "missing" if found is None else f"{found.st_size}\0{found.st_mtime_ns}"
+        hashed.update(f"{name}\0{told}\n".encode(errors="surrogateescape"))
+    return hashed.hexdigest()
 
 
 def _is_hidden(place: Path) -> bool:
@@ -75,11 +85,3 @@ def _class_names(places: Sequence[tuple[str, ...]], path: Path) -> list[str] | N
             "move it into one, or all images into one folder"
         )
     return [place[0] for place in places]
-
-
-def _stamp(ids: Sequence[str], files: Sequence[Path]) -> str:
-    hashed = hashlib.blake2b(digest_size=16)
-    for name, file in zip(ids, files, strict=True):
-        stat = file.stat()
-        hashed.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode(errors="surrogateescape"))
-    return hashed.hexdigest()

@@ -21,11 +21,13 @@ def split_rows(
     test_share: float | None,
     dev_share: float,
     seed: int,
+    groups: Int64[np.ndarray, " N"] | None = None,
 ) -> tuple[dict[str, Int64[np.ndarray, " n"]], int]:
     """Rows of each split, ascending, and how many train images were left out as copies of held-out ones.
 
     Which images are drawn depends on `seed`, the split and their pixels alone, not on their order or names,
-    so copies are drawn together. Shares count distinct images of train as the data gives it.
+    so copies are drawn together. Shares count distinct images of train as the data gives it. Groups are drawn
+    whole: as many as the share has room for, at least one.
 
     Args:
         given: split of each image in the data.
@@ -33,11 +35,13 @@ def split_rows(
         test_share: share of train that becomes test; None: 0.3 where there is no test.
         dev_share: share of train that becomes dev.
         seed: for the draw.
+        groups: images that are not drawn apart; equal pixels are of one group. None: nothing else joins them.
 
     Raises:
         InputError: a share is asked for a split that is there, or train has too few images.
     """
     splits, codes = np.array(given, dtype="<U5"), _codes(digests)
+    groups = codes if groups is None else groups
     held_out = np.isin(codes, codes[splits != "train"]) & (splits == "train")
     splits[held_out] = ""
     if (held_out.any() or dev_share or test_share) and not (splits == "train").any():
@@ -47,14 +51,14 @@ def split_rows(
         "dev": _share("dev", dev_share or None, default=0.0, splits=splits),
     }
     num_train = len(np.unique(codes[splits == "train"]))
+    num_groups = len(np.unique(groups[splits == "train"]))
     for name, share in shares.items():
-        splits[
-            _drawn(codes, digests, splits == "train", count=_count(share, num_train), salt=f"{seed} {name}")
-        ] = name
+        train, count = splits == "train", _count(share, num_train)
+        splits[_drawn(codes, groups, digests, among=train, count=count, salt=f"{seed} {name}")] = name
     if any(shares.values()) and not (splits == "train").any():
         raise InputError(
-            f"{num_train} distinct train images are too few for a test_share of {shares['test']} and a "
-            f"dev_share of {shares['dev']}"
+            f"{num_train} distinct train images{_apart(num_train, num_groups)} are too few for a test_share "
+            f"of {shares['test']} and a dev_share of {shares['dev']}"
         )
     rows = {name: np.flatnonzero(splits == name).astype(np.int64) for name in SPLITS}
     return {name: found for name, found in rows.items() if len(found)}, int(held_out.sum())
@@ -76,20 +80,40 @@ def _count(share: float, num_images: int) -> int:
     return max(1, round(share * num_images)) if share else 0
 
 
+def _apart(num_images: int, num_groups: int) -> str:
+    return "" if num_groups == num_images else f" in {num_groups} groups that are not drawn apart"
+
+
 def _drawn(
     codes: Int64[np.ndarray, " N"],
+    groups: Int64[np.ndarray, " N"],
     digests: UInt8[np.ndarray, "N 16"],
-    among: Bool[np.ndarray, " N"],
     *,
+    among: Bool[np.ndarray, " N"],
     count: int,
     salt: str,
 ) -> Bool[np.ndarray, " N"]:
-    if not count:
+    if not count or not among.any():
         return np.zeros(len(codes), dtype=bool)
-    distinct, first = np.unique(codes[among], return_index=True)
-    seen = digests[among][first]
-    keys = np.array([_key(salt, row.tobytes()) for row in seen], dtype=np.uint64)
-    return among & np.isin(codes, distinct[np.argsort(keys, kind="stable")[:count]])
+    _, first = np.unique(codes[among], return_index=True)
+    # Codes ascend as the digests do: the first of a group is its least digest, whatever the order of rows.
+    drawn, least, sizes = np.unique(groups[among][first], return_index=True, return_counts=True)
+    keys = np.array([_key(salt, row.tobytes()) for row in digests[among][first][least]], dtype=np.uint64)
+    order = np.argsort(keys, kind="stable")
+    return among & np.isin(groups, drawn[order[_with_room(sizes[order], count)]])
+
+
+def _with_room(sizes: Int64[np.ndarray, " G"], count: int) -> list[int]:
+    """Groups, taken in order, whose sizes add up to at most `count`; the smallest, if none is so small."""
+    taken: list[int] = []
+    left = count
+    for group, size in enumerate(sizes.tolist()):
+        if size <= left:
+            taken.append(group)
+            left -= size
+        if not left:
+            break
+    return taken or [int(sizes.argmin())]
 
 
 def _key(salt: str, content: bytes) -> int:

@@ -31,7 +31,7 @@ def read_npz(path: Path) -> list[Part]:
     Raises:
         InputError: a file is missing or damaged, or its arrays are not those above.
     """
-    return [_read_file(file, split) for split, file in split_files(path, suffix=".npz")]
+    return [_read_file(file, split) for split, file in split_files(path, suffixes=(".npz",))]
 
 
 @final

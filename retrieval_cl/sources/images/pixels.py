@@ -28,10 +28,16 @@ def decode_image(item: Item, size: int | None, *, fit: str = "crop") -> UInt8[np
     Raises:
         Exception: whatever Pillow raises on a broken image.
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return decode_aloud(item, size, fit=fit)
+
+
+def decode_aloud(item: Item, size: int | None, *, fit: str) -> UInt8[np.ndarray, "H W 3"]:
+    """As `decode_image`, with the warnings of Pillow: for threads, which share the filters of warnings."""
     if item is None:
         raise ValueError("no image in this row")
-    with warnings.catch_warnings(), _open(item) as image:
-        warnings.simplefilter("ignore")
+    with _open(item) as image:
         if size is not None:
             # JPEG is decoded at a half, a quarter or an eighth of its size where that is twice enough.
             image.draft("RGB", (2 * size, 2 * size))
@@ -57,6 +63,7 @@ def reason(error: Exception) -> str:
 
 
 def _open(item: bytes | Path | np.ndarray) -> Image.Image:
+    """The image, its header read."""
     if isinstance(item, np.ndarray):
         return Image.fromarray(item)
     return Image.open(io.BytesIO(item) if isinstance(item, bytes) else item)

@@ -11,8 +11,8 @@ from retrieval_cl.sources.checks import SPLIT_ALIASES, split_name
 SPLITS = ("train", "dev", "test")
 
 
-def split_files(path: Path, *, suffix: str) -> list[tuple[str | None, Path]]:
-    """Split and path of each file with the suffix in a folder; of a single file, None and its path.
+def split_files(path: Path, *, suffixes: tuple[str, ...]) -> list[tuple[str | None, Path]]:
+    """Split and path of each file in a folder that ends in a suffix; of a single file, None and its path.
 
     Raises:
         InputError: there is no such file, or one is not named by a split.
@@ -21,13 +21,24 @@ def split_files(path: Path, *, suffix: str) -> list[tuple[str | None, Path]]:
         if not path.is_file():
             raise InputError(f"{path}: no such file or folder")
         return [(None, path)]
-    files = sorted(file for file in path.iterdir() if file.suffix == suffix and not file.name.startswith("."))
+    files = sorted(
+        file for file in path.iterdir() if file.name.endswith(suffixes) and not file.name.startswith(".")
+    )
     if not files:
-        raise InputError(f"{path}: no {suffix} file here; expected e.g. train{suffix} and test{suffix}")
+        first = suffixes[0]
+        raise InputError(
+            f"{path}: no {' or '.join(suffixes)} file here; expected e.g. train{first} and test{first}"
+        )
     # "train.npz" and a shard such as "train-00000-of-00002.parquet" both belong to "train".
     splits = [split_name(re.split(r"[.\-_]", file.name)[0]) for file in files]
     for split, file in zip(splits, files, strict=True):
         if split not in SPLITS:
-            valid = ", ".join([*SPLITS, *SPLIT_ALIASES])
-            raise InputError(f"{file}: the name of a file in a folder starts with its split: {valid}")
+            raise InputError(
+                f"{file}: the name of a file in a folder starts with its split: {valid_splits()}"
+            )
     return list(zip(splits, files, strict=True))
+
+
+def valid_splits() -> str:
+    """The names that a split may have, for messages."""
+    return ", ".join([*SPLITS, *SPLIT_ALIASES])

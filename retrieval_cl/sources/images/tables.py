@@ -14,12 +14,12 @@ import numpy as np
 from jaxtyping import Int64
 
 from retrieval_cl.core.errors import InputError
-from retrieval_cl.sources.checks import SPLIT_ALIASES, choose_column, split_name
+from retrieval_cl.sources.checks import choose_column, split_name
 from retrieval_cl.sources.hf import load_splits
 from retrieval_cl.sources.images.encoded import Item, Part
 from retrieval_cl.sources.images.folder import file_stamp
 from retrieval_cl.sources.images.labels import as_classes
-from retrieval_cl.sources.images.split_files import SPLITS, split_files
+from retrieval_cl.sources.images.split_files import SPLITS, split_files, valid_splits
 
 IMAGE, LABEL, SPLIT = ("image", "img", "jpeg", "bytes"), ("label", "labels", "class"), "split"
 
@@ -42,7 +42,7 @@ def read_parquet(path: Path, columns: Columns) -> list[Part]:
     Raises:
         InputError: a file or column is missing or of a wrong kind.
     """
-    return [_parquet_part(file, split, columns) for split, file in split_files(path, suffix=".parquet")]
+    return [_parquet_part(file, split, columns) for split, file in split_files(path, suffixes=(".parquet",))]
 
 
 def read_dataset(path: str, columns: Columns, *, subset: str | None, revision: str | None) -> list[Part]:
@@ -120,6 +120,54 @@ class DatasetImages:
         return [_item(value) for value in self.rows[start:stop][self.column]]
 
 
+def parquet_images(path: Path, image: str) -> ParquetImages:
+    """The encoded images in a column of a Parquet file.
+
+    Raises:
+        InputError: the column is of another kind.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kind = pq.read_schema(path).field(image).type
+    is_struct = pa.types.is_struct(kind) and any(
+        kind.field(i).name == "bytes" for i in range(kind.num_fields)
+    )
+    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or is_struct):
+        raise InputError(
+            f"{path}: column '{image}' holds {kind}; valid are encoded images: binary, or bytes and path"
+        )
+    names = [f"{path.stem}/{row}" for row in range(pq.read_metadata(path).num_rows)]
+    return ParquetImages(names, path, image)
+
+
+def dataset_images(rows: Any, image: str, *, split: str, where: str) -> DatasetImages:
+    """The encoded images in a column of a `datasets.Dataset`.
+
+    Raises:
+        InputError: the column is of another kind.
+    """
+    import datasets
+
+    kind = rows.features[image]
+    if isinstance(kind, datasets.Image):
+        rows = rows.cast_column(image, datasets.Image(decode=False))
+    elif getattr(kind, "dtype", None) not in ("binary", "large_binary"):
+        raise InputError(f"{where}: column '{image}' holds {kind}; valid are an Image feature or binary")
+    names = [f"{split}/{row}" for row in range(len(rows))]
+    return DatasetImages(names, rows.select_columns([image]), image)
+
+
+def class_names(metadata: dict[bytes, bytes], label: str) -> list[str] | None:
+    """Names of the classes that `datasets` wrote beside a column of numbers in a Parquet file."""
+    try:
+        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+    except (KeyError, TypeError, json.JSONDecodeError):
+        return None
+    names = features.get(label, {}).get("names")
+    return list(names) if names else None
+
+
 def _parquet_part(path: Path, split: str | None, columns: Columns) -> Part:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -128,40 +176,22 @@ def _parquet_part(path: Path, split: str | None, columns: Columns) -> Part:
         schema = pq.read_schema(path)
         found = list(schema.names)
         image, label, split_column = _choose(found, columns, str(path))
-        kind = schema.field(image).type
-        is_struct = pa.types.is_struct(kind) and any(
-            kind.field(i).name == "bytes" for i in range(kind.num_fields)
-        )
-        if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or is_struct):
-            raise InputError(
-                f"{path}: column '{image}' holds {kind}; valid are encoded images: binary, or bytes and path"
-            )
+        encoded = parquet_images(path, image)
         wanted = list(dict.fromkeys(name for name in (label, split_column) if name is not None))
         beside = pq.read_table(path, columns=wanted).to_pydict()
-        count = pq.read_metadata(path).num_rows
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: no readable Parquet file: {str(error).splitlines()[0]}") from None
-    encoded = ParquetImages([f"{path.stem}/{row}" for row in range(count)], path, image)
-    names = None if label is None else _class_names(schema.metadata or {}, label)
+    names = None if label is None else class_names(schema.metadata or {}, label)
     labels, classes = (None, ()) if label is None else as_classes(beside[label], names=names, where=str(path))
-    splits = None if split is None else [split] * count
+    splits = None if split is None else [split] * len(encoded)
     if split_column is not None:
         splits = row_splits(beside[split_column], where=f"{path}, column '{split_column}'")
     return Part(encoded, splits, labels, classes, f"{file_stamp(path)} {image}")
 
 
 def _dataset_part(rows: Any, where: str, split: str, columns: Columns) -> Part:
-    import datasets
-
     image, label, split_column = _choose(rows.column_names, columns, where)
-    kind = rows.features[image]
-    if isinstance(kind, datasets.Image):
-        rows = rows.cast_column(image, datasets.Image(decode=False))
-    elif getattr(kind, "dtype", None) not in ("binary", "large_binary"):
-        raise InputError(f"{where}: column '{image}' holds {kind}; valid are an Image feature or binary")
-    encoded = DatasetImages(
-        [f"{split}/{row}" for row in range(len(rows))], rows.select_columns([image]), image
-    )
+    encoded = dataset_images(rows, image, split=split, where=where)
     labels: Int64[np.ndarray, " N"] | None = None
     classes: tuple[str, ...] = ()
     if label is not None:
@@ -173,7 +203,7 @@ def _dataset_part(rows: Any, where: str, split: str, columns: Columns) -> Part:
     elif split_name(split) in SPLITS:
         splits = [split_name(split)] * len(rows)
     else:
-        raise InputError(f"{where}: unknown split; valid are {_valid_splits()}")
+        raise InputError(f"{where}: unknown split; valid are {valid_splits()}")
     return Part(encoded, splits, labels, classes, f"{rows._fingerprint} {image}")
 
 
@@ -183,7 +213,7 @@ def row_splits(values: Sequence[object], *, where: str) -> list[str]:
     for row, name in enumerate(names):
         if name not in SPLITS:
             raise InputError(
-                f"{where}, row {row + 1}: unknown split '{values[row]}'; valid are {_valid_splits()}"
+                f"{where}, row {row + 1}: unknown split '{values[row]}'; valid are {valid_splits()}"
             )
     return names
 
@@ -199,23 +229,9 @@ def _choose(found: Sequence[str], columns: Columns, where: str) -> tuple[str, st
     return image, label, split
 
 
-def _class_names(metadata: dict[bytes, bytes], label: str) -> list[str] | None:
-    """Names that `datasets` wrote beside a column of numbers."""
-    try:
-        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
-    except (KeyError, TypeError, json.JSONDecodeError):
-        return None
-    names = features.get(label, {}).get("names")
-    return list(names) if names else None
-
-
 def _item(value: Any) -> Item:
     if isinstance(value, dict):
         if value.get("bytes") is not None:
             return bytes(value["bytes"])
         return None if value.get("path") is None else Path(value["path"])
     return None if value is None else bytes(value)
-
-
-def _valid_splits() -> str:
-    return ", ".join([*SPLITS, *SPLIT_ALIASES])
