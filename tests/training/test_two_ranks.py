@@ -7,6 +7,7 @@ from pathlib import Path
 import batch_norm_cases
 import chunk_cases
 import image_methods
+import image_text_methods
 import pytest
 import rank_cases
 import tiny_run
@@ -90,6 +91,8 @@ def work(rank, folder):
         torch.save(rank_cases.take_steps(rank, world=2), folder / f"steps-{rank}.pt")
         image_methods.check_floors(rank, world=2)
         torch.save(image_methods.train_steps(rank, world=2), folder / f"images-{rank}.pt")
+        image_text_methods.check_floors(rank, world=2)
+        torch.save(image_text_methods.take_steps(rank, world=2), folder / f"image-texts-{rank}.pt")
         rank_cases.check_short_memory(rank, world=2, folder=folder)
         rank_cases.check_uneven(rank)
 
@@ -232,6 +235,20 @@ def test_norm_of_a_rank_alone_makes_two_ranks_differ_from_one(two, one_of_images
     assert not torch.allclose(first["loss"], one_of_images["moco, norm of a rank"]["loss"], rtol=1e-3)
     for key, value in first.items():
         assert torch.equal(value, second[key]) or "running" in key, key
+
+
+@pytest.fixture(scope="module")
+def one_of_image_texts():
+    return image_text_methods.take_steps(0, world=1)
+
+
+@pytest.mark.parametrize("step", image_text_methods.STEPS)
+@pytest.mark.parametrize("name", image_text_methods.RANK_CASES)
+def test_clip_has_the_gradients_of_one_rank_on_two(two, one_of_image_texts, name, step):
+    expected = one_of_image_texts[f"{name}, plain"]
+    for rank in range(2):
+        found = torch.load(two / f"image-texts-{rank}.pt", weights_only=True)[f"{name}, {step}"]
+        chunk_cases.assert_near(found, expected)
 
 
 def test_one_rank_writes(two):
