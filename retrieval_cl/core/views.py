@@ -18,7 +18,7 @@ class Inputs(Protocol):
 
     @property
     def counts(self) -> Int64[np.ndarray, " B"]:
-        """What each row costs, in tokens; an image counts as one."""
+        """What each row costs, in tokens; `Pixels` says what an image counts as."""
 
     def __len__(self) -> int: ...
 
@@ -33,21 +33,23 @@ class Pixels:
 
     Attributes:
         values: normalised by channel, on the device of the encoder.
+        cost: tokens that an image counts as where a batch is cut by tokens; texts beside it count in theirs.
     """
 
     values: Float[Tensor, "B 3 H W"]
+    cost: int = 1
 
     @property
     def counts(self) -> Int64[np.ndarray, " B"]:
-        """One for each image."""
-        return np.ones(len(self), dtype=np.int64)
+        """The same for each image."""
+        return np.full(len(self), self.cost, dtype=np.int64)
 
     def __len__(self) -> int:
         return self.values.shape[0]
 
     def take(self, rows: Int64[np.ndarray, " R"]) -> Pixels:
         """The given images, in the given order."""
-        return Pixels(self.values[torch.from_numpy(rows).to(self.values.device)])
+        return Pixels(self.values[torch.from_numpy(rows).to(self.values.device)], self.cost)
 
 
 @dataclass(frozen=True, eq=False)

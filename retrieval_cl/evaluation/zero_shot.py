@@ -10,7 +10,15 @@ from jaxtyping import Bool, Float32, Int64
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.evaluation.cross_modal import blocks, cosines, require_finite
 
-DEFAULT_TEMPLATES = ("{}", "a photo of a {}.", "a picture of a {}.")
+DEFAULT_TEMPLATES = (
+    "a photo of a {}.",
+    "a photo of the {}.",
+    "a picture of a {}.",
+    "a close-up photo of a {}.",
+    "a good photo of a {}.",
+    "a {}.",
+    "{}",
+)
 
 
 def zero_shot_weights(

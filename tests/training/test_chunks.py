@@ -1,8 +1,10 @@
 import chunk_cases
+import image_text_methods
 import numpy as np
 import pytest
 import torch
 
+from retrieval_cl.core.views import Batch, Pixels, View
 from retrieval_cl.training.chunks import count_kept, cut_batch, embed_chunk, longest_row, whole_tokens
 
 
@@ -28,6 +30,17 @@ def test_budget_of_the_whole_batch_leaves_each_view_in_one_chunk():
     assert [chunk.kind for chunk in cut_batch(batch, chunk_tokens=whole)] == ["query", "positive", "negative"]
     assert whole == (8 + 8 + 16) * 9
     assert longest_row(batch) == 9
+
+
+def test_images_count_as_many_tokens_as_they_cost():
+    batch = image_text_methods.build_batch(8)
+    pixels = Pixels(batch.views["image"].inputs.values, cost=7)
+    batch = Batch(batch.views | {"image": View(pixels, batch.views["image"].ids)}, batch.known)
+    chunks = [chunk for chunk in cut_batch(batch, chunk_tokens=21) if chunk.kind == "image"]
+    assert [len(chunk.rows) for chunk in chunks] == [3, 3, 2]
+    assert [chunk.tokens for chunk in chunks] == [21, 21, 14]
+    assert pixels.take(chunks[0].rows).counts.tolist() == [7, 7, 7]
+    assert longest_row(batch) == 7
 
 
 def test_kept_are_the_last_chunks_that_fit_together():
