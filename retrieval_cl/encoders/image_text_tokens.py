@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, final
 
 import numpy as np
@@ -69,7 +70,7 @@ class CaptionTokens:
         facts = [self.limit, self._padding, tokenizer.padding_side, tokenizer.pad_token_id]
         return json.dumps([facts, describe_tokenizer(tokenizer)], sort_keys=True)
 
-    def save(self, folder: str) -> None:
+    def save(self, folder: Path) -> None:
         """Writes what `AutoTokenizer` loads."""
         if self.tokenizer.is_fast:
             # Left over from the last call, not a property of the tokenizer.

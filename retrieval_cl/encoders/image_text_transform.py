@@ -24,7 +24,7 @@ _NUMBERS = {name: number for number, name in _FILTERS.items()}
 @final
 @dataclass(frozen=True)
 class Transform:
-    """From bytes to what the model takes; as Pillow does it, but not rounded between.
+    """From bytes to what the model takes; as Pillow does it, within a level of 255.
 
     Attributes:
         size: side of the square images it gives, in pixels.
@@ -78,10 +78,12 @@ class Transform:
     def _resize(self, values: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H2 W2"]:
         height, width = values.shape[-2:]
         wanted = (self.size, self.size) if self.edge is None else resized_sides(height, width, size=self.edge)
-        if (height, width) == wanted:
-            return values
-        # Bicubic overshoots at edges; Pillow cuts that off.
-        return functional.interpolate(values, size=wanted, mode=self.filter, antialias=True).clamp(0, 255)
+        # As Pillow: along one side, then along the other, whole levels between; bicubic overshoots at edges.
+        for between in ((height, wanted[1]), wanted):
+            if between != tuple(values.shape[-2:]):
+                values = functional.interpolate(values, size=between, mode=self.filter, antialias=True)
+                values = values.round().clamp(0, 255)
+        return values
 
 
 def read_transform(settings: dict[str, Any], *, path: str) -> Transform:

@@ -90,6 +90,7 @@ class WholeClip(ImageTextEncoder):
         self._family = FAMILIES[model.config.model_type]
         self._transform = transform
         self.size, self.mean, self.std = transform.size, transform.mean, transform.std
+        self.fit = "stretch" if transform.edge is None else "crop"
         text_config: Any = self.model.config.text_config
         _check_tokenizer(tokenizer, text_config, ends=self._family.ends)
         self._tokens = CaptionTokens(

@@ -1,6 +1,5 @@
 """CLIP and SigLIP models of transformers, random and tiny, as others save them."""
 
-import json
 import math
 
 import numpy as np
@@ -59,9 +58,8 @@ def test_a_saved_model_gives_transformers_the_trained_logits(tmp_path, kind):
         output = model(input_ids=ids, pixel_values=pixels)
         encoder.eval()
         images, texts = encoder.embed_images(pixels), encoder.embed_texts(encoder.tokenize(CAPTIONS))
-    assert torch.equal(
-        model.get_image_features(pixels).pooler_output, encoder.model.get_image_features(pixels).pooler_output
-    )
+    found, own = (one.get_image_features(pixels).pooler_output for one in (model, encoder.model))
+    assert torch.equal(found, own)
     torch.testing.assert_close(output.logits_per_image, images @ texts.T / 0.02 + (bias or 0))
 
 
@@ -79,8 +77,9 @@ def test_prepared_images_are_those_of_the_models_own_processor_before_and_after_
         processor = AutoImageProcessor.from_pretrained(tmp_path / folder)
         expected = processor([Image.fromarray(image) for image in images.pixels], return_tensors="np")
         assert found.shape == expected["pixel_values"].shape
-        # Pillow rounds to whole levels after each direction.
-        assert np.abs((found - expected["pixel_values"]) * levels).max() < 1.5, folder
+        apart = np.abs((found - expected["pixel_values"]) * levels)
+        # Pillow's weights have 22 bits: what ends on a half is rounded another way now and then.
+        assert apart.max() < 1.01 and (apart > 0.01).mean() < 0.01, folder
 
 
 def test_a_model_brings_its_size_scale_and_bias(tmp_path):
@@ -132,12 +131,14 @@ def test_the_fingerprint_sees_tokenizer_transform_and_heads(tmp_path):
     config = read_json(tmp_path / "given" / "config.json")
     processor = read_json(tmp_path / "given" / "preprocessor_config.json")
     tokenizer = read_json(tmp_path / "given" / "tokenizer.json")
-    vision = config["vision_config"]
+    vision, model = config["vision_config"], tokenizer["model"]
+    vocabulary = model["vocab"]
+    assert (vocabulary["c"], vocabulary["d"]) == (2, 3)
     changes = [
         ("config.json", config | {"vision_config": vision | {"num_attention_heads": 4}}),
         ("preprocessor_config.json", processor | {"resample": 2}),
         ("preprocessor_config.json", processor | {"size": {"shortest_edge": 14}}),
-        ("tokenizer.json", tokenizer | {"normalizer": None}),
+        ("tokenizer.json", tokenizer | {"model": model | {"vocab": vocabulary | {"c": 3, "d": 2}}}),
     ]
     for count, (name, content) in enumerate(changes, start=2):
         folder = save_clip(tmp_path / str(count))
@@ -169,22 +170,12 @@ def test_a_processor_that_asks_for_more_than_we_do_is_refused(tmp_path, change, 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"vocab_size": 30}, "the model knows 30 tokens, but its tokenizer 56"),
-        ({"eos_token_id": 7}, r"takes a text's vector at token 7, but its tokenizer gives \[54, 26, 55\]"),
+        ({"vocab_size": 55}, "the model knows 55 tokens, but its tokenizer 56"),
+        ({"end": 7}, r"takes a text's vector at token 7, but its tokenizer gives \[54, 26, 55\] for 'a'"),
     ],
 )
 def test_a_tokenizer_of_another_model_is_refused(tmp_path, settings, message):
-    folder = (
-        save_clip(tmp_path / "clip", **settings)
-        if "vocab_size" not in settings
-        else save_clip(tmp_path / "clip")
-    )
-    config = json.loads((folder / "config.json").read_text(encoding="utf8"))
-    if "vocab_size" in settings:
-        from transformers import CLIPConfig, CLIPModel
-
-        config["text_config"] |= {"vocab_size": 30, "bos_token_id": 28, "eos_token_id": 29}
-        CLIPModel(CLIPConfig(**config)).save_pretrained(folder)
+    folder = save_clip(tmp_path / "clip", **settings)
     with pytest.raises(InputError, match=message) as caught:
         tiny_whole(folder)
     assert str(folder) in str(caught.value)
