@@ -51,20 +51,26 @@ def slow_info_nce(
 
 
 def slow_share(positives, negatives, *, floor, decoupled, hardness, debias):
-    """-log of the share of the positives, with the negatives' sum reweighted and corrected."""
+    """-log of the share of the positives, with the negatives' sum reweighted and corrected.
+
+    In logs, as the terms themselves are 0 or infinite at low temperatures.
+    """
     number = len(negatives)
     if number == 0:
         return positives.sum() * 0.0
-    top = torch.cat([positives, negatives]).max().detach()
-    numerator = (positives - top).exp().sum()
+    numerator = torch.logsumexp(positives, dim=0)
     # Robinson et al. 2021: an expectation over negatives drawn with probability ~ exp(beta * logit).
-    chances = torch.softmax(hardness * negatives, dim=0)
-    total = number * (chances * (negatives - top).exp()).sum()
+    chances = torch.log_softmax(hardness * negatives, dim=0)
+    total = math.log(number) + torch.logsumexp(chances + negatives, dim=0)
     if debias > 0:
         # Chuang et al. 2020, eq. 7, where the positives' mean stands for their expectation.
-        total = (total - debias * number * numerator / len(positives)) / (1 - debias)
-        total = torch.maximum(total, number * (floor - top).exp())
-    return (total if decoupled else numerator + total).log() - numerator.log()
+        false = math.log(debias * number / len(positives)) + numerator
+        top = torch.maximum(total, false).detach()
+        left = ((total - top).exp() - (false - top).exp()) / (1 - debias)
+        total = math.log(number) + floor
+        if left > 0:
+            total = torch.maximum(left.log() + top, total)
+    return total - numerator if decoupled else _log_of_one_and(total - numerator)
 
 
 def slow_sigmoid(contrast, *, positives="target", guard=None):
@@ -75,8 +81,13 @@ def slow_sigmoid(contrast, *, positives="target", guard=None):
     for anchor, (right, wrong) in enumerate(zip(matched, negative, strict=True)):
         columns = [c for c in range(len(right)) if right[c] or wrong[c]]
         labels = torch.tensor([1.0 if right[c] else -1.0 for c in columns])
-        losses.append(torch.log1p((-labels * logits[anchor, columns]).exp()).sum())
+        losses.append(_log_of_one_and(-labels * logits[anchor, columns]).sum())
     return torch.stack(losses)
+
+
+def _log_of_one_and(logs):
+    """log(1 + exp(x)), where exp(x) may be infinite."""
+    return torch.logaddexp(torch.zeros_like(logs), logs)
 
 
 def slow_logits(contrast):

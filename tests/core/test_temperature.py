@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from retrieval_cl.core.temperature import Temperature
+from retrieval_cl.core.temperature import Bias, Temperature
 
 
 def test_the_scale_is_one_over_the_temperature_in_shape_1():
@@ -41,3 +41,16 @@ def test_the_scale_is_saved_with_the_model():
     restored = Temperature(0.05, learned=True)
     restored.load_state_dict(state)
     assert float(restored.scale().detach()) == pytest.approx(50.0, rel=1e-6)
+
+
+def test_a_bias_starts_where_it_is_told_in_shape_1_and_is_trained():
+    bias = Bias(-10.0)
+    assert bias.value.tolist() == [-10.0] and bias.value.requires_grad
+    assert [name for name, _ in bias.named_parameters()] == ["value"]
+
+
+def test_a_learned_scale_moves_at_the_ends_of_its_range():
+    for start in (0.01, 1.0):
+        temperature = Temperature(start, learned=True)
+        temperature.scale().sum().backward()
+        assert float(temperature.log_scale.grad) == pytest.approx(1 / start, rel=1e-5)
