@@ -170,6 +170,9 @@ def index(
     factory: Annotated[str | None, typer.Option(help="FAISS: 'auto', 'HNSW32' ...; default: exact.")] = None,
     target_recall: Annotated[float | None, typer.Option(help="Of FAISS, reached or refused.")] = None,
     memory: Annotated[str | None, typer.Option(help="For building FAISS: 2GiB.")] = None,
+    what: Annotated[
+        Literal["images", "captions"] | None, typer.Option(help="Of a model of both; default: images.")
+    ] = None,
     set_: Set = None,
 ) -> None:
     """Index a corpus for search: vectors, words, texts, and the model they belong to; or images.
@@ -177,6 +180,7 @@ def index(
     Examples:
     * `retrieval-cl index runs/tldr`
     * `retrieval-cl index runs/simclr_digits --data photos/ --output photos.index`
+    * `retrieval-cl index runs/clip --what captions --output captions.index`
     * `retrieval-cl index runs/tldr --corpus notes.jsonl --output notes.index --copy-model`
     * `retrieval-cl index runs/tldr --factory auto --target-recall 0.98 --memory 2GiB`
     """
@@ -184,7 +188,7 @@ def index(
     if corpus is not None and data is not None:
         raise InputError("--corpus and --data: give one of them")
     found = find_model(model)
-    named = {"factory": factory, "target_recall": target_recall, "memory": memory}
+    named = {"factory": factory, "target_recall": target_recall, "memory": memory, "what": what}
     given = [f"index.{key}={value}" for key, value in named.items() if value is not None] + (set_ or [])
     from retrieval_cl.runs.stories import index_story
 
@@ -197,8 +201,7 @@ def index(
     tell(f"{done.num_passages:,} {done.what} in {done.folder}{words} ({done.seconds:.1f} s)")
     if done.faiss is not None:
         tell(done.faiss)
-    asked = '"your question"' if done.what == "passages" else "IMAGE --sheet hits.html"
-    tell(f"next: retrieval-cl search {done.folder} {asked}")
+    tell(f"next: retrieval-cl search {done.folder} {done.asked}")
 
 
 @app.command()
@@ -214,15 +217,18 @@ def search(
 ) -> None:
     """Search an index: of texts by a question, of images by image files or by ids of its images.
 
+    An index of a model of images with texts takes both: each QUERY that names no image is a text.
+
     Examples:
     * `retrieval-cl search runs/quickstart/index "how do I read a file line by line"`
     * `retrieval-cl search runs/tldr "list open ports" -k 5 --mode hybrid`
     * `retrieval-cl search runs/tldr "list open ports" --json`
+    * `retrieval-cl search photos.index "a dog on a beach" boat.jpg --sheet hits.html`
     """
     from retrieval_cl.runs.search import Searcher, find_index
 
     opened = find_index(index, check_hashes=verify)
-    if opened.holds_images:
+    if opened.takes_images:
         search_images(opened, query, k=k, mode=mode, as_json=as_json, model=model, sheet=sheet)
         return
     if sheet is not None:

@@ -1,4 +1,4 @@
-"""The command `copies`, and what `search` prints for images."""
+"""The command `copies`, and what `search` prints where it can be asked by images."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from retrieval_cl.options import Output, Set
 
 if TYPE_CHECKING:
     from retrieval_cl.indexing.index import Index
+    from retrieval_cl.runs.search_image_text import ImageTextAnswer
+    from retrieval_cl.runs.search_images import ImageAnswer
 
 
 def copies(
@@ -62,11 +64,16 @@ def search_images(
     model: str | None,
     sheet: Path | None,
 ) -> None:
-    """Searches by each image and prints its hits; `sheet` also gets them as pictures.
+    """Searches by each image, or text where the model embeds both, and prints its hits.
+
+    `sheet` also gets them as pictures.
 
     Raises:
-        InputError: a mode that needs words, or as `ImageSearcher` does.
+        InputError: a mode that needs words among images, or as `ImageSearcher` and `ImageTextSearcher` do.
     """
+    if index.embeds == "image_text":
+        _search_image_text(index, queries, k=k, mode=mode, as_json=as_json, model=model, sheet=sheet)
+        return
     if mode != "dense":
         raise InputError(f"--mode {mode}: {index.folder} holds images, which have no words; use dense")
     from retrieval_cl.runs.search_images import ImageSearcher, check_sheet, write_sheet
@@ -75,10 +82,37 @@ def search_images(
         check_sheet(sheet)
     searcher = ImageSearcher(index, model=model)
     answers = [searcher.search(query, k=k) for query in queries]
+    _print_answers(answers, as_json=as_json)
+    if sheet is not None:
+        write_sheet(sheet, answers, index=index)
+        say(f"contact sheet: {sheet}")
+
+
+def _search_image_text(
+    index: Index,
+    queries: Sequence[str],
+    *,
+    k: int,
+    mode: str,
+    as_json: bool,
+    model: str | None,
+    sheet: Path | None,
+) -> None:
+    from retrieval_cl.runs.search_image_text import ImageTextSearcher, write_sheet
+    from retrieval_cl.runs.search_images import check_sheet
+
+    if sheet is not None:
+        check_sheet(sheet)
+    searcher = ImageTextSearcher(index, model=model)
+    answers = [searcher.search(query, k=k, mode=mode) for query in queries]
+    _print_answers(answers, as_json=as_json)
+    if sheet is not None:
+        write_sheet(sheet, answers, index=index)
+        say(f"contact sheet: {sheet}")
+
+
+def _print_answers(answers: Sequence[ImageAnswer | ImageTextAnswer], *, as_json: bool) -> None:
     if as_json:
         tell(json.dumps([answer.to_json() for answer in answers], ensure_ascii=False, indent=2))
     else:
         tell("\n\n".join(f"> {answer.query}\n{answer.text()}" for answer in answers))
-    if sheet is not None:
-        write_sheet(sheet, answers, index=index)
-        say(f"contact sheet: {sheet}")

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ class ImageTextEncoder(nn.Module, ABC):
         start_temperature: what the scale of the cosines was learned to be, as 1 / scale; None: nothing was.
         start_bias: what was learned to be added to each scaled cosine (sigmoid objective); None: nothing was.
         locked: the tower that does not learn.
+        fit: how it brings an image that is no square to one: its middle, or the whole, stretched.
     """
 
     dim: int
@@ -49,6 +50,7 @@ class ImageTextEncoder(nn.Module, ABC):
     start_temperature: float | None
     start_bias: float | None
     locked: TowerName | None
+    fit: Literal["crop", "stretch"] = "crop"
 
     @property
     @abstractmethod

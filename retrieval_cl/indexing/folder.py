@@ -7,7 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float32
@@ -40,6 +40,7 @@ def write_index(
     query_vectors: Float32[np.ndarray, "Q D"] | None = None,
     lexical: Lexical | None = None,
     thumbnails: Iterable[bytes] | None = None,
+    embeds: Literal["texts", "images", "image_text"] | None = None,
     made_by: Mapping[str, object] | None = None,
     say: Say = lambda line: None,
 ) -> Approximate | None:
@@ -58,6 +59,7 @@ def write_index(
         query_vectors: real queries by which its recall is measured; None: rows of the corpus stand in.
         lexical: BM25 over the same passages, for hybrid search.
         thumbnails: a JPEG file of each row, where they are images.
+        embeds: what the encoder embeds; None: only such as the rows are.
         made_by: further facts for the manifest (data set, versions, settings).
         say: gets a line on the FAISS index.
 
@@ -92,6 +94,7 @@ def write_index(
             faiss=None if built is None else built.to_json(),
             lexical=lexical is not None,
             modality="text" if thumbnails is None else "images",
+            embeds=embeds or ("texts" if thumbnails is None else "images"),
             made_by=dict(made_by or {}),
             files=_describe(part),
         )

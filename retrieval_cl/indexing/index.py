@@ -68,6 +68,18 @@ class Index:
         # Indexes of before there were any do not say.
         return self.manifest.get("modality") == "images"
 
+    @property
+    def embeds(self) -> str:
+        """What its model embeds: "texts", "images", or "image_text": both in one space."""
+        # Indexes of before there were models of both do not say.
+        known = "images" if self.holds_images else "texts"
+        return str(self.manifest.get("embeds", known))
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether it can be asked by images."""
+        return self.embeds != "texts"
+
     @cached_property
     def thumbnails(self) -> Thumbnails:
         """Small pictures of its rows. Raises InputError where it holds texts."""

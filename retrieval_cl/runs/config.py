@@ -30,8 +30,11 @@ class EvaluationConfig(Settings):
 
 
 class IndexConfig(Settings):
-    """How passages are indexed."""
+    """How passages or images are indexed."""
 
+    what: Literal["images", "captions"] = Field(
+        "images", description="what a model of images with texts indexes; other models refuse this"
+    )
     factory: str | None = Field(
         None,
         description="FAISS factory string such as 'HNSW32', or 'auto'; null: exact search over the vectors",

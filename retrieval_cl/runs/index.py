@@ -19,6 +19,7 @@ from retrieval_cl.indexing.budget import parse_memory
 from retrieval_cl.indexing.faiss_index import check_factory, load_faiss
 from retrieval_cl.indexing.folder import check_place, write_index
 from retrieval_cl.indexing.recall import MOST_QUERIES
+from retrieval_cl.kinds import NAMES
 from retrieval_cl.runs.config import IndexConfig
 from retrieval_cl.runs.corpus import read_texts
 from retrieval_cl.runs.evaluate import Say
@@ -45,6 +46,7 @@ class Indexed:
         seconds: in all.
         faiss: factory, measured recall and search settings; None where it is searched exactly.
         what: is in it.
+        asked: an example of what it is asked by, as it stands on a command line.
     """
 
     folder: Path
@@ -53,6 +55,7 @@ class Indexed:
     seconds: float
     faiss: str | None = None
     what: str = "passages"
+    asked: str = '"your question"'
 
 
 def index_corpus(
@@ -82,6 +85,7 @@ def index_corpus(
     """
     watch = Stopwatch()
     check_place(output)
+    refuse_what(config.index, model)
     faiss = faiss_settings(config.index)
     data = load(config.source) if corpus is None else None
     passages = data.passages if data is not None else read_texts(_given(corpus))
@@ -165,6 +169,15 @@ def write_passage_index(
                 "bm25": None if words is None else words.describe(),
             },
             say=say,
+        )
+
+
+def refuse_what(config: IndexConfig, model: Model) -> None:
+    """Raises InputError where the choice between images and captions is made for another model."""
+    if "what" in config.model_fields_set:
+        raise InputError(
+            f"index.what: {config.what} has no effect: {model.name} is a model of {NAMES[model.embeds]} "
+            "alone; remove it"
         )
 
 

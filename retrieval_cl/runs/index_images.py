@@ -16,9 +16,10 @@ from retrieval_cl.indexing.folder import write_index
 from retrieval_cl.indexing.thumbnails import to_jpeg
 from retrieval_cl.runs.config import IndexConfig
 from retrieval_cl.runs.evaluate import Say
-from retrieval_cl.runs.index import Indexed, Progress, faiss_settings
+from retrieval_cl.runs.index import Indexed, Progress, faiss_settings, refuse_what
 from retrieval_cl.runs.models import Model
 from retrieval_cl.runs.stopwatch import Stopwatch
+from retrieval_cl.sources.images.data import ImageData
 from retrieval_cl.sources.images.load import load_images
 
 READ_ROWS = 1024
@@ -47,28 +48,24 @@ def index_images(
         InputError: images or model are missing or broken, or FAISS refuses the factory.
     """
     watch = Stopwatch()
-    _refuse_words(config.index)
+    refuse_what(config.index, model)
+    refuse_words(config.index)
     faiss = faiss_settings(config.index)
     data = load_images(config.source)
     encoder = load_image_encoder(Path(model.path)).to("cuda" if torch.cuda.is_available() else "cpu")
     say(f"{len(data.images):,} images; encoding")
     vectors = encoder.encode(data.images, progress=progress)
-    titles = (
-        [""] * len(data.ids)
-        if data.labels is None
-        else [data.classes[label] if label >= 0 else "" for label in data.labels.tolist()]
-    )
     built = write_index(
         output,
         vectors=vectors,
         ids=data.ids,
-        titles=titles,
+        titles=class_names(data),
         texts=[""] * len(data.ids),
         fingerprint=encoder.fingerprint(),
         encoder_path=Path(model.path),
         copy_encoder=copy_model,
         faiss=faiss,
-        thumbnails=_pictures(data.images),
+        thumbnails=pictures(data.images),
         made_by={"data": data.name, "source": dict(data.made_by)},
         say=say,
     )
@@ -79,17 +76,27 @@ def index_images(
         seconds=watch.total,
         faiss=None if built is None else built.text(),
         what="images",
+        asked="IMAGE --sheet hits.html",
     )
 
 
-def _refuse_words(config: IndexConfig) -> None:
+def refuse_words(config: IndexConfig) -> None:
+    """Raises InputError for settings of words."""
     for key in ("lexical", "k1", "b"):
         if key in config.model_fields_set:
             raise InputError(f"index.{key} has no effect on images, which have no words; remove it")
 
 
-def _pictures(images: Images) -> Iterator[bytes]:
+def pictures(images: Images) -> Iterator[bytes]:
+    """A small JPEG file of each image."""
     for start in range(0, len(images), READ_ROWS):
         rows = np.arange(start, min(start + READ_ROWS, len(images)), dtype=np.int64)
         for pixels in images.take(rows).permute(0, 2, 3, 1).cpu().numpy():
             yield to_jpeg(np.ascontiguousarray(pixels))
+
+
+def class_names(data: ImageData) -> list[str]:
+    """The class of each image; "" where none is known."""
+    if data.labels is None:
+        return [""] * len(data.ids)
+    return [data.classes[label] if label >= 0 else "" for label in data.labels.tolist()]

@@ -11,6 +11,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from threading import Thread
+from typing import final
 
 import numpy as np
 from jaxtyping import UInt8
@@ -21,6 +22,11 @@ from retrieval_cl.sources.images.pixels import DIGEST_BYTES, decode_image, diges
 
 # Large enough that handing a chunk over costs little, small enough that a kill loses little.
 CHUNK_BYTES, CHUNK_ROWS = 8 << 20, 1024
+
+
+@final
+class SizesDiffer(InputError):
+    """Images are of several sizes, and none is set that they are brought to."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +98,8 @@ def decode_chunks(
         fit: as for `decode_image`.
 
     Raises:
-        InputError: an image has another shape, or a process died.
+        SizesDiffer: an image has another shape.
+        InputError: a process died.
     """
     tasks = (_Task(encoded, start, min(start + rows, len(encoded)), shape, size, fit) for start in starts)
     workers = min(workers, len(starts))
@@ -169,7 +176,7 @@ def _decode(
             broken[start + i] = reason(error)
             continue
         if image.shape[:2] != shape:
-            raise InputError(
+            raise SizesDiffer(
                 f"image '{names[i]}' has {image.shape[1]} x {image.shape[0]} pixels, others {shape[1]} x "
                 f"{shape[0]}; set source.size to bring all to one size"
             )

@@ -15,6 +15,7 @@ from retrieval_cl.core.images import ArrayImages, Images
 from retrieval_cl.sources.images.cache import Decoded, decode_to_folder, decode_to_memory
 from retrieval_cl.sources.images.config import ImageSourceConfig, PixelSettings
 from retrieval_cl.sources.images.data import ImageData
+from retrieval_cl.sources.images.decode import common_shape
 from retrieval_cl.sources.images.digits import TEST_SHARE, read_digits
 from retrieval_cl.sources.images.encoded import Encoded, JoinedParts, Part
 from retrieval_cl.sources.images.folder import read_folder
@@ -68,6 +69,11 @@ def load_images(config: ImageSourceConfig) -> ImageData:
             **({"warped": config.warped} if config.kind == "digits" else {}),
         },
     )
+
+
+def first_shape(config: ImageSourceConfig) -> tuple[int, int]:
+    """Height and width of the first image that can be decoded, as it is. Raises InputError for none."""
+    return common_shape(JoinedParts(READERS[config.kind](config)), None)
 
 
 def decode(config: PixelSettings, encoded: Encoded, *, stamp: str) -> Decoded:
