@@ -17,7 +17,7 @@ from retrieval_cl.sources.checks import split_name
 from retrieval_cl.sources.image_text.gather import TextColumns, gather
 from retrieval_cl.sources.image_text.parts import CaptionedPart, captioned
 from retrieval_cl.sources.image_text.shards import Member, read_index
-from retrieval_cl.sources.images.encoded import Item
+from retrieval_cl.sources.images.encoded import Item, ListedItems, Part
 from retrieval_cl.sources.images.folder import SUFFIXES, file_stamp
 from retrieval_cl.sources.images.split_files import SPLITS
 from retrieval_cl.sources.lines import Records
@@ -75,7 +75,7 @@ def find_shards(path: str) -> list[Path]:
 @final
 @dataclass(frozen=True, eq=False)
 class TarImages:
-    """Members of a tar file: image i lies in its bytes `starts[i]` to `stops[i] - 1`. Threads may share it."""
+    """Members of a tar file: image i is bytes `starts[i]` to `stops[i] - 1` of it. Threads may share it."""
 
     names: Sequence[str]
     path: Path
@@ -123,6 +123,8 @@ def _part(shard: Path, columns: TextColumns, split: str | None) -> CaptionedPart
         else:
             rows.append((name, members))
             images.append(image)
+    if not rows:
+        return CaptionedPart(Part(ListedItems([], []), None, None, (), file_stamp(shard)), [], lost, {})
     names = [name for name, _ in rows]
     with shard.open("rb") as stream:
         table = [_row(stream, shard, members, wanted=columns.captions) for _, members in rows]

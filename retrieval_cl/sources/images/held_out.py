@@ -54,7 +54,10 @@ def split_rows(
     num_groups = len(np.unique(groups[splits == "train"]))
     for name, share in shares.items():
         train, count = splits == "train", _count(share, num_train)
-        splits[_drawn(codes, groups, digests, among=train, count=count, salt=f"{seed} {name}")] = name
+        # Groups for train, and for dev where it comes after test.
+        leave = 1 + (name == "test" and shares["dev"] > 0)
+        salt = f"{seed} {name}"
+        splits[_drawn(codes, groups, digests, among=train, count=count, leave=leave, salt=salt)] = name
     if any(shares.values()) and not (splits == "train").any():
         raise InputError(
             f"{num_train} distinct train images{_apart(num_train, num_groups)} are too few for a test_share "
@@ -91,6 +94,7 @@ def _drawn(
     *,
     among: Bool[np.ndarray, " N"],
     count: int,
+    leave: int,
     salt: str,
 ) -> Bool[np.ndarray, " N"]:
     if not count or not among.any():
@@ -100,18 +104,22 @@ def _drawn(
     drawn, least, sizes = np.unique(groups[among][first], return_index=True, return_counts=True)
     keys = np.array([_key(salt, row.tobytes()) for row in digests[among][first][least]], dtype=np.uint64)
     order = np.argsort(keys, kind="stable")
-    return among & np.isin(groups, drawn[order[_with_room(sizes[order], count)]])
+    return among & np.isin(groups, drawn[order[_with_room(sizes[order], count, leave=leave)]])
 
 
-def _with_room(sizes: Int64[np.ndarray, " G"], count: int) -> list[int]:
-    """Groups, taken in order, whose sizes add up to at most `count`; the smallest, if none is so small."""
+def _with_room(sizes: Int64[np.ndarray, " G"], count: int, *, leave: int) -> list[int]:
+    """Groups, taken in order, whose sizes add up to at most `count`; the smallest, if none is so small.
+
+    `leave` groups are left, unless there are no more.
+    """
+    most = max(1, len(sizes) - leave)
     taken: list[int] = []
     left = count
     for group, size in enumerate(sizes.tolist()):
         if size <= left:
             taken.append(group)
             left -= size
-        if not left:
+        if not left or len(taken) == most:
             break
     return taken or [int(sizes.argmin())]
 
