@@ -17,10 +17,12 @@
 | images | SimCLR of a ResNet-18 at 32x32: images a second, the share of each part of a step |
 | images_wait | SimCLR, MoCo, BYOL: torch raises where the host waits in a step that nobody watches |
 | images_run | 60 epochs on CIFAR-10 with their accuracies; for longer runs see gpu_image_run.py |
+| clip | CLIP of a ViT-B/16's size: images a second, memory and largest batch beside full logits |
 | tests | tests/core/kernels, and every test marked `gpu` |
 
 All of them may need more than ten minutes: --only equality --only no_wait --only large --only plain, then
---only dims --only steps --only fitted, then --only search --only encode --only cycle, then --only tests.
+--only dims --only steps --only fitted, then --only search --only encode --only cycle, then --only clip
+--only tests.
 
 Each section runs in a process of its own, so that a broken kernel ends one section, not all. A section that
 fails, misses a required goal, or finds no time left is named at the end; then the exit code is 1. Without a
@@ -28,9 +30,9 @@ CUDA device it is 2. Rows are written after each section to --json, which is `$O
 (a folder that is brought back from a borrowed machine).
 
 Needs torch with CUDA, numpy and jaxtyping, and triton for the kernels. `steps` and `fitted` also need
-transformers and pydantic (with pydantic-core, annotated-types, typing-inspection); `encode` and `cycle` all
-that the package needs; `search` compares with faiss where a GPU build is installed; `tests` also pytest,
-hypothesis, beartype, and what the marked files import.
+transformers and pydantic (with pydantic-core, annotated-types, typing-inspection); `encode`, `cycle` and
+`clip` all that the package needs; `search` compares with faiss where a GPU build is installed; `tests` also
+pytest, hypothesis, beartype, and what the marked files import.
 """
 
 from __future__ import annotations
@@ -66,6 +68,7 @@ SECTIONS = {
     "images": ("gpu_images", "images", 120),
     "images_wait": ("gpu_images", "no_wait", 90),
     "images_run": ("gpu_image_run", "whole_run", 540),
+    "clip": ("gpu_clip", "clip", 300),
     "tests": ("gpu_tests", "run_tests", 240),
 }
 # Importing torch and waking the GPU takes so long.

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from gpu_tools import extra_mib, first_that_fits, free
 from side_by_side import Goal, Row, compare_amounts, time_in_turn
-from torch import Tensor
+from torch import Tensor, nn
 from towers import BASE, TINY, Shape, build_method, difference, draw_batch, gradients, taken
 
 from retrieval_cl.methods.dual_encoder import DualEncoder
@@ -92,7 +92,7 @@ def same_gradients(device: torch.device, shape: Shape, pairs: int, *, chunk_toke
     return compare_amounts("cached gradients off, float64", off, 1e-12, unit="share", goal=EXACT)
 
 
-def memory_of(take: Callable[[], Tensor], method: DualEncoder) -> float:
+def memory_of(take: Callable[[], Tensor], method: nn.Module) -> float:
     """Memory of a step beyond weights, batch and gradients, in MiB."""
     # Else the gradients of the run before would count as inputs.
     method.zero_grad()

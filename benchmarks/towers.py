@@ -17,6 +17,7 @@ from retrieval_cl.core.relations import Ragged
 from retrieval_cl.core.temperature import Temperature
 from retrieval_cl.core.views import Batch, View
 from retrieval_cl.methods.dual_encoder import DualEncoder
+from retrieval_cl.methods.method import Method
 from retrieval_cl.training.steps import TakeStep
 
 
@@ -91,7 +92,7 @@ def draw_batch(shape: Shape, pairs: int) -> Batch:
 
 
 def taken(
-    step: TakeStep, method: DualEncoder, batch: Batch, cast: AbstractContextManager[object]
+    step: TakeStep, method: Method, batch: Batch, cast: AbstractContextManager[object]
 ) -> Callable[[], Tensor]:
     """A step from no gradients; returns its loss."""
 

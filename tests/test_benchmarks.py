@@ -148,7 +148,7 @@ def test_gpu_section_of_the_loss_runs(name, cpu_as_gpu):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["steps", "fitted", "search", "encode", "cycle"])
+@pytest.mark.parametrize("name", ["steps", "fitted", "search", "encode", "cycle", "clip"])
 def test_gpu_section_of_a_step_runs(name, cpu_as_gpu):
     assert_section_runs(name)
 
