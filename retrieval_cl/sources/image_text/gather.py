@@ -70,7 +70,8 @@ def gather(records: Records, names: Sequence[str | None], columns: TextColumns) 
     first: dict[str, int] = {}
     texts: dict[str, dict[str, None]] = {}
     counts: Counter[str] = Counter()
-    split_of, label_of = {}, {}
+    split_of: dict[str, str | None] = {}
+    label_of: dict[str, Label] = {}
     for row, name in enumerate(names):
         if name is None:
             continue

@@ -55,7 +55,8 @@ def captioned(
         where: what holds the labels, for messages.
     """
     chosen = np.array(rows, dtype=np.int64)
-    labels, classes = None, ()
+    labels: Int64[np.ndarray, " N"] | None = None
+    classes: tuple[str, ...] = ()
     if gathered.labels is not None:
         labels, classes = as_classes(gathered.labels, names=class_names, where=where)
     splits = gathered.splits

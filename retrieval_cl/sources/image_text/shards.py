@@ -50,8 +50,6 @@ def read_index(shard: Path) -> ShardIndex:
         with tarfile.open(shard, "r:") as tar:
             while (found := tar.next()) is not None:
                 number += 1
-                # Else the list of members grows for as long as the shard is open.
-                tar.members = []
                 if found.isfile():
                     _add(samples, found, number, shard)
             cut = _missing_end(shard, tar.offset)

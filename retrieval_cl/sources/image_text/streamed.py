@@ -24,7 +24,8 @@ from retrieval_cl.sources.images.encoded import Encoded, Item
 from retrieval_cl.sources.images.pixels import DIGEST_BYTES, decode_aloud, digest, reason
 
 SCAN_ROWS = 256
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @final
