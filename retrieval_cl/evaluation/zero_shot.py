@@ -44,7 +44,8 @@ def zero_shot_weights(
     vectors = embed(prompts).astype(np.float64)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     means = vectors.reshape(len(classes), len(templates), -1).mean(axis=1)
-    return (means / np.linalg.norm(means, axis=1, keepdims=True)).astype(np.float32)
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    return np.asarray(means, dtype=np.float32)
 
 
 def zero_shot_right(
