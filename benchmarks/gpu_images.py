@@ -38,7 +38,7 @@ RECIPE = ROOT / "configs" / "simclr_cifar10.yaml"
 ANCHOR = 4200.0
 THRICE, FEW = Goal(3.0, "at least"), Goal(0.1, of="ours")
 WHAT = "SimCLR, ResNet-18 (cifar), batch 512"
-TINY = ("encoder.width=4", "encoder.depths=[1, 1]", "training.batch_size=16", "evaluation.knn_k=3")
+TINY = ("encoder.width=8", "encoder.depths=[1, 1]", "training.batch_size=16", "evaluation.knn_k=3")
 WAIT_CASES = {
     "simclr": (),
     "moco": ("method={name: moco, queue: 4096, symmetric: true, norm: split}",),
