@@ -12,7 +12,7 @@ from retrieval_cl.reporting.contact_sheet import Tile, pair_sheet
 from retrieval_cl.reporting.facts import Provenance
 from retrieval_cl.reporting.markup import Html
 from retrieval_cl.reporting.page import Page, definitions, paragraph, table, verdict
-from retrieval_cl.reporting.wording import count
+from retrieval_cl.reporting.wording import count, sentence
 
 
 @final
@@ -30,6 +30,7 @@ class CopiesReport:
         near: Pairs that look alike within a split.
         numbers: How many pairs there are of each kind, of which the page may show fewer.
         images: Further facts on the images.
+        warning: Why near copies are not to be trusted here; the verdict then goes by equal pixels alone.
         provenance: Command, time, machine and how copies were sought.
     """
 
@@ -43,6 +44,7 @@ class CopiesReport:
     near: Sequence[Sequence[Tile]] = ()
     numbers: Mapping[str, int] = field(default_factory=dict)
     images: Mapping[str, str] = field(default_factory=dict)
+    warning: str = ""
 
 
 def write_copies_report(path: Path, report: CopiesReport) -> None:
@@ -60,11 +62,13 @@ def write_copies_report(path: Path, report: CopiesReport) -> None:
 
 def _findings(report: CopiesReport) -> list[Html]:
     same, near = (sum(pair[place] for pair in report.within.values()) for place in (0, 1))
-    leaked = sum(pair[1] for pair in report.between.values())
+    trusted = 0 if report.warning else 1
+    leaked = sum(pair[trusted] for pair in report.between.values())
+    alike = "" if report.warning else f", and {count(near - same)} more look like one"
     return [
         paragraph(
             f"Of {count(report.num_images)} images {count(same)} have the pixels of an earlier one of their "
-            f"split, and {count(near - same)} more look like one.",
+            f"split{alike}.",
             kind="lead",
         ),
         verdict(
@@ -74,6 +78,7 @@ def _findings(report: CopiesReport) -> list[Html]:
             else "No image was found in two splits.",
             kind="bad" if leaked else "good",
         ),
+        *([paragraph(f"{sentence(report.warning)}.", kind="note")] if report.warning else []),
     ]
 
 

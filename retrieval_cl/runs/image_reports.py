@@ -40,6 +40,8 @@ def image_report(
 ) -> ImageReport:
     """The page of one run."""
     folder, shown = config.folder, scores.endings[-1] if scores.endings else ""
+    # As the command line takes it: digits, warped or not, have no path.
+    images = config.source.path or config.source.kind
     kind = f"{_OF_TWINS[shown]}images of split {config.evaluation.split}"
     return ImageReport(
         name=config.name,
@@ -63,7 +65,7 @@ def image_report(
             ("Index images with this model", f"retrieval-cl index {folder}"),
             ("Search by an image", f"retrieval-cl search {folder / 'index'} IMAGE --sheet hits.html"),
             ("Compare with another run", f"retrieval-cl eval {folder} --against OTHER_RUN"),
-            ("Look for copies in the images", f"retrieval-cl copies {config.source.path or data.name}"),
+            ("Look for copies in the images", f"retrieval-cl copies {images}"),
         ],
     )
 

@@ -230,8 +230,6 @@ def _page(found: FoundCopies, made: Provenance) -> CopiesReport:
     }
     if left_out:
         images["left out of train"] = f"{left_out:,} by training: a held-out image has the same pixels"
-    if found.warning:
-        images["near copies"] = found.warning
     return CopiesReport(
         name=found.data.name,
         num_images=len(found.data.images),
@@ -241,4 +239,5 @@ def _page(found: FoundCopies, made: Provenance) -> CopiesReport:
         **sheets,
         numbers={kind: len(pairs) for kind, pairs in kinds.items()},
         images=images,
+        warning=found.warning,
     )

@@ -85,6 +85,15 @@ def test_near_copies_of_very_small_images_come_with_a_warning(tmp_path):
     assert one.within["train"][0] == 0
 
 
+def test_near_copies_that_nobody_should_trust_are_no_verdict(tmp_path):
+    config = ImageSourceConfig(kind="digits")
+    one = report_copies(config, output=tmp_path, max_distance=8, min_correlation=0.9)
+    assert one.between["train", "test"][1] > one.between["train", "test"][0] == 0
+    page = (tmp_path / "copies.html").read_text()
+    assert "No image was found in two splits." in page and "do not trust near copies." in page
+    assert "is memory" not in page and "more look like one" not in page
+
+
 def test_two_blue_skies_with_different_birds_are_no_copies(tmp_path):
     pixels = np.full((2, 64, 64, 3), (60, 120, 200), np.uint8)
     pixels[0, 8:16, 8:16] = pixels[1, 44:52, 40:48] = (40, 100, 180)

@@ -112,6 +112,8 @@ def test_warped_run_gives_plain_and_warped_numbers_of_the_same_names(tmp_path):
     for ending in ("", "_warped"):
         name = f"raw_pixel_knn_accuracy{ending}"
         assert results(one)[name] == results(two)[name]
+    for done in (one, two):
+        assert "retrieval-cl copies digits<" in (done.folder / "report.html").read_text()
 
 
 def test_results_have_every_number_with_its_interval_and_protocol(image_run):
