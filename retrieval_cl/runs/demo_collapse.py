@@ -116,9 +116,9 @@ def demo_collapse(
     assert task is not None
     arms = []
     for name, config in METHODS.items():
+        say(f"training: {name}")
         with watch(name):
             arms.append(_train_arm(name, config, data, task, folder=output, steps=steps, seed=seed))
-        say(f"{name}: {_outcome(arms[-1])}")
     settings = {
         "data": f"{data.name}: {len(task.bank):,} digits train, {len(task.asked):,} are classified by them",
         "encoder": f"convnet of {len(ENCODER.depths or ())} layers",

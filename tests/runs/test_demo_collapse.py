@@ -16,5 +16,7 @@ def test_positives_alone_collapse_and_the_methods_do_not(tmp_path):
     results = json.loads((tmp_path / "results.json").read_text())
     assert results[POSITIVES_ALONE]["std_ratio"] < 0.1 < 0.5 < results["SimCLR"]["std_ratio"]
     assert results["SimCLR"]["knn_accuracy"] > results[POSITIVES_ALONE]["knn_accuracy"]
-    assert (tmp_path / "report.html").is_file() and len(said) == 4
+    assert (tmp_path / "report.html").is_file()
+    # What became of each is told once, at the end.
+    assert said == [f"training: {name}" for name in METHODS]
     assert done.text().count("\n") == 3
