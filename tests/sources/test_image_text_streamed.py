@@ -7,6 +7,7 @@ from image_text_files import load, noise, pictures, png
 from PIL import Image
 
 from retrieval_cl.core.errors import InputError
+from retrieval_cl.sources.image_text.scans import kept_scan
 from retrieval_cl.sources.image_text.streamed import StreamedImages
 from retrieval_cl.sources.images.encoded import ListedItems
 from retrieval_cl.sources.images.pixels import FITS, decode_image, digest
@@ -85,3 +86,33 @@ def test_a_table_streams_its_files(tmp_path):
     (tmp_path / "set.csv").write_text("\n".join(["image,caption", *rows]) + "\n")
     data = load("image_text_table", tmp_path / "set.csv", stream=True, size=6)
     assert pictures(data) == {0: ["c0"], 1: ["c1"], 2: ["c2"]}
+
+
+def test_a_kept_scan_is_read_again_until_the_files_change(tmp_path, monkeypatch):
+    for seed in range(3):
+        (tmp_path / f"{seed}.png").write_bytes(png(min(seed, 1)))
+    rows = [f"{seed}.png,c{seed}" for seed in (0, 1, 2, 3)]
+    (tmp_path / "set.csv").write_text("\n".join(["image,caption", *rows]) + "\n")
+    options = {"stream": True, "size": 6, "cache_dir": str(tmp_path / "kept")}
+    first = load("image_text_table", tmp_path / "set.csv", **options)
+    assert first.same.tolist() == [0, 1, 1] and first.made_by["broken"] == {"3.png": "no such file"}
+    scans = []
+    scan = StreamedImages.scan
+    monkeypatch.setattr(StreamedImages, "scan", lambda images: scans.append(1) or scan(images))
+    again = load("image_text_table", tmp_path / "set.csv", **options)
+    assert not scans and again.same.tolist() == [0, 1, 1] and again.made_by == first.made_by
+    (tmp_path / "2.png").write_bytes(png(2))
+    assert load("image_text_table", tmp_path / "set.csv", **options).same.tolist() == [0, 1, 2]
+    assert scans == [1]
+
+
+def test_a_damaged_scan_is_made_anew(tmp_path):
+    def scan():
+        return np.arange(32, dtype=np.uint8).reshape(2, 16), {1: "why"}
+
+    kept_scan(tmp_path, "s", scan, num_images=2)
+    [path] = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:100])
+    digests, broken = kept_scan(tmp_path, "s", scan, num_images=2)
+    assert digests.tolist() == scan()[0].tolist() and broken == {1: "why"}
+    assert kept_scan(tmp_path, "s", lambda: pytest.fail("read anew"), num_images=2)[1] == {1: "why"}

@@ -20,6 +20,7 @@ from retrieval_cl.sources.image_text.digits import read_caption_digits
 from retrieval_cl.sources.image_text.gather import TextColumns
 from retrieval_cl.sources.image_text.npz import read_captioned_npz
 from retrieval_cl.sources.image_text.parts import CaptionedPart, caption_rows
+from retrieval_cl.sources.image_text.scans import Scan, kept_scan
 from retrieval_cl.sources.image_text.splits import first_rows, shared_captions, split_images
 from retrieval_cl.sources.image_text.streamed import StreamedImages
 from retrieval_cl.sources.image_text.table import read_captioned_table
@@ -123,11 +124,19 @@ def _streamed(
     assert config.size is not None, "ImageTextSourceConfig refuses to stream without a size"
     counted = dict(lost)
     images = StreamedImages(encoded, config.size, config.fit, config.workers, config.max_broken, counted)
-    digests, broken = images.scan()
+    digests, broken = _scanned(config, images, sources)
     kept, lost = _without(encoded, broken, lost, config.max_broken)
     counted.update(lost)
     shown = images if len(kept) == len(images) else PickedImages(images, kept)
     return _Read(kept, shown, digests[kept], lost)
+
+
+def _scanned(config: ImageTextSourceConfig, images: StreamedImages, sources: Sequence[CaptionedPart]) -> Scan:
+    if config.cache_dir is None:
+        return images.scan()
+    stamp = joined_stamp([source.part for source in sources])
+    folder = Path(config.cache_dir).expanduser()
+    return kept_scan(folder, stamp, images.scan, num_images=len(images))
 
 
 _READ: dict[bool, Callable[..., _Read]] = {False: _decoded, True: _streamed}
