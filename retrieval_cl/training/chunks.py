@@ -38,11 +38,13 @@ def cut_batch(batch: Batch, *, chunk_tokens: int) -> list[Chunk]:
     """Cuts every view of the whole batch into chunks of at most `chunk_tokens` tokens, padding included.
 
     The rows of a kind are sorted by length first, so that little is padded. A row longer than the budget is a
-    chunk of its own.
+    chunk of its own, and so is a view without rows, which a tower embeds in a plain step too.
     """
     chunks = []
     for number, (kind, view) in enumerate(batch.views.items()):
         counts, before = np.maximum(view.inputs.counts, 1), 0
+        if len(counts) == 0:
+            chunks.append(Chunk(kind, np.zeros(0, dtype=np.int64), 0, (number, 0)))
         for rows in pack_rows(counts, batch_tokens=chunk_tokens):
             chunks.append(Chunk(kind, rows, len(rows) * int(counts[rows[0]]), (number, before)))
             before += len(rows)

@@ -11,6 +11,7 @@ from tiny_bert import save_bert
 
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.losses import info_nce
+from retrieval_cl.core.relations import Ragged
 from retrieval_cl.core.temperature import Temperature
 from retrieval_cl.encoders.static import build_static, train_tokenizer
 from retrieval_cl.encoders.text import TextEncoder
@@ -103,6 +104,18 @@ def test_cached_gradients_are_the_plain_ones_in_float32(size):
     _, expected = chunk_cases.gradients(plain_step, method, batch)
     _, found = chunk_cases.gradients(partial(cached_step, chunk_tokens=size), method, batch)
     chunk_cases.assert_near(found, expected, limit=1e-5)
+
+
+@pytest.mark.parametrize("graph_tokens", [0, 100])
+def test_a_view_without_rows_changes_nothing(graph_tokens):
+    method, batch = chunk_cases.build_method(), chunk_cases.build_batch(num_negatives=0)
+    nothing = chunk_cases.View(Ragged.from_lists([], dtype=np.int32), torch.zeros(0, dtype=torch.int64))
+    empty = chunk_cases.Batch({**batch.views, "negative": nothing}, batch.known)
+    loss, expected = chunk_cases.gradients(plain_step, method, batch)
+    step = partial(cached_step, chunk_tokens=20, graph_tokens=graph_tokens)
+    found_loss, found = chunk_cases.gradients(step, method, empty)
+    torch.testing.assert_close(found_loss, loss, rtol=1e-12, atol=0)
+    chunk_cases.assert_near(found, expected)
 
 
 def test_vectors_come_back_in_the_order_of_the_batch():
