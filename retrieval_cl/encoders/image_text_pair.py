@@ -52,7 +52,7 @@ class TowerPair(ImageTextEncoder):
         """
         super().__init__()
         self.image, self.text, self.projections = image, text, projections
-        self.dim = int(projections[IMAGE].out_features)
+        self.dim = len(projections.get_parameter(f"{IMAGE}.weight"))
         self.size, self.mean, self.std = image.size, image.mean, image.std
         self.start_temperature, self.start_bias = start_temperature, start_bias
         self.locked = None

@@ -96,28 +96,32 @@ def read_transform(settings: dict[str, Any], *, path: str) -> Transform:
     Raises:
         InputError: the processor does what we cannot.
     """
-    size, crop = settings.get("size") or {}, settings.get("crop_size") or {}
-    edge = size.get("shortest_edge")
-    sides = crop if settings.get("do_center_crop") and crop else size
-    if edge is not None and sides is size:
-        sides = {"height": edge, "width": edge}
-    side = sides.get("height")
-    known = (
-        side is not None
-        and side == sides.get("width")
-        and (edge is None or edge >= side)
-        # Both sides to one size, and then cut: nobody's.
-        and (edge is not None or sides is size)
-        and settings.get("do_resize")
-        and settings.get("resample") in _FILTERS
-        and settings.get("do_rescale")
-        and abs(settings.get("rescale_factor", 0) * 255 - 1) < 1e-6
-        and settings.get("do_normalize")
-    )
-    if not known:
+    side, edge = _sides(settings)
+    try:
+        mean, std = to_channels(settings["image_mean"]), to_channels(settings["image_std"])
+    except (KeyError, TypeError, ValueError):
+        side = None
+    steps = ("do_resize", "do_rescale", "do_normalize")
+    scaled = abs(settings.get("rescale_factor", 0) * 255 - 1) < 1e-6
+    if side is None or not (
+        scaled and settings.get("resample") in _FILTERS and all(map(settings.get, steps))
+    ):
         raise InputError(
             f"encoder.path '{path}': its preprocessor_config.json asks for another transform than resizing "
-            f"to a square (by filter {' or '.join(map(str, _FILTERS))}), scaling by 1 / 255 and normalising"
+            f"to a square (resample {' or '.join(map(str, _FILTERS))}), scaling by 1 / 255 and normalising "
+            "by three numbers each"
         )
-    mean, std = to_channels(settings["image_mean"]), to_channels(settings["image_std"])
-    return Transform(int(side), edge, _FILTERS[settings["resample"]], mean, std)
+    return Transform(side, edge, _FILTERS[settings["resample"]], mean, std)
+
+
+def _sides(settings: dict[str, Any]) -> tuple[int | None, int | None]:
+    """`size` and `edge` of the transform; size None: it gives no square, or one cut from elsewhere."""
+    size, crop = settings.get("size") or {}, settings.get("crop_size") or {}
+    edge: int | None = size.get("shortest_edge")
+    if edge is None:
+        squeezed = not settings.get("do_center_crop") and size.get("height") == size.get("width")
+        return (size.get("height") if squeezed else None), None
+    if not settings.get("do_center_crop"):
+        return None, edge
+    side: int | None = crop.get("height")
+    return (side if side is not None and side == crop.get("width") and side <= edge else None), edge

@@ -152,6 +152,9 @@ def test_the_fingerprint_sees_tokenizer_transform_and_heads(tmp_path):
     [
         ({"resample": 1}, "asks for another transform"),
         ({"do_normalize": False}, "asks for another transform"),
+        ({"do_center_crop": False}, "asks for another transform"),
+        ({"size": {"height": 12, "width": 12}}, "asks for another transform"),
+        ({"image_mean": [0.5]}, "asks for another transform"),
         ({"rescale_factor": 1.0}, "asks for another transform"),
         ({"crop_size": {"height": 12, "width": 10}}, "asks for another transform"),
         ({"size": {"shortest_edge": 10}}, "asks for another transform"),
