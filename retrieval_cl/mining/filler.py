@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Bool, Int64
 
 from retrieval_cl.core.relations import Ragged
-from retrieval_cl.mining.near import Near, near_a_positive
+from retrieval_cl.mining.near import Barred, Near, near_a_positive
 from retrieval_cl.mining.noise import shuffled
 from retrieval_cl.mining.rules import Candidates, contains, item_keys
 
@@ -21,6 +23,7 @@ def draw_random(
     seed: int,
     round: int,
     near: Near | None = None,
+    barred: Sequence[Barred] = (),
 ) -> Int64[np.ndarray, "Q n"]:
     """Random passages for the queries that miss some: none known, none among the candidates, no two equal.
 
@@ -36,6 +39,7 @@ def draw_random(
         seed: of the run.
         round: of mining.
         near: pairs of passages that are near duplicates; none of a positive's is drawn.
+        barred: pairs of a query (its place here) and a passage that are not drawn.
 
     Returns:
         Passage rows in the order drawn, as many columns as the greatest of `missing`; -1 pads.
@@ -61,6 +65,9 @@ def draw_random(
             fresh[line, column] = ~near_a_positive(
                 short[line], rows[line, column], positives=positives, near=near
             )
+        for rule in barred:
+            line, column = np.nonzero(fresh)
+            fresh[line, column] = ~rule(short[line], rows[line, column])
         fresh &= _first_of_equals(np.where(fresh, keys, -1))
         place = filled[short, None] + np.cumsum(fresh, axis=1) - 1
         fresh &= place < missing[short, None]

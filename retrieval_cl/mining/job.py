@@ -13,7 +13,7 @@ from retrieval_cl.core.relations import Ragged
 from retrieval_cl.mining import filler, rules, sampling
 from retrieval_cl.mining.candidates import score_kept
 from retrieval_cl.mining.config import MiningConfig
-from retrieval_cl.mining.near import Near, any_near, drop_near
+from retrieval_cl.mining.near import Barred, Near, any_near, drop_barred, drop_near
 from retrieval_cl.mining.quotas import Limits
 from retrieval_cl.mining.rules import Candidates, Rule, apply_rules
 from retrieval_cl.mining.scorers import Scorer
@@ -66,6 +66,7 @@ class Job:
         scorer: the inner product of the vectors.
         teacher: the reranker; None where there is none.
         near: the rules on near duplicates of positives, by name.
+        barred: further rules on pairs, by name.
     """
 
     queries: Int64[np.ndarray, " N"]
@@ -77,6 +78,7 @@ class Job:
     scorer: Scorer
     teacher: Scorer | None
     near: Mapping[str, Near]
+    barred: Mapping[str, Barred]
 
     @property
     def judge(self) -> Scorer:
@@ -87,7 +89,7 @@ class Job:
         """Applies the rules on items, scores what they leave, applies the rules on scores, and draws."""
         positives = self.positives.take(numbers)
         found = found if self.teacher is None else found.unscored()
-        left, removed = apply_rules(found, self._item_rules(positives, rank_max=rank_max))
+        left, removed = apply_rules(found, self._item_rules(positives, numbers, rank_max=rank_max))
         left = score_kept(left, self.judge, numbers=numbers)
         scores = self._positive_scores(positives, numbers)
         left, removed_by_score = apply_rules(left, self._score_rules(positives, scores))
@@ -103,7 +105,9 @@ class Job:
             self._fill(table, drawn.left, numbers, missing=missing)
         return table
 
-    def _item_rules(self, positives: Ragged, *, rank_max: int) -> Mapping[str, Rule]:
+    def _item_rules(
+        self, positives: Ragged, numbers: Int64[np.ndarray, " Q"], *, rank_max: int
+    ) -> Mapping[str, Rule]:
         first = self.config.rank_min
         chosen: dict[str, Rule] = {
             "known": partial(rules.drop_known, positives=positives, groups=self.groups),
@@ -112,6 +116,8 @@ class Job:
         }
         for name, near in self.near.items():
             chosen[name] = partial(drop_near, positives=positives, near=near)
+        for name, barred in self.barred.items():
+            chosen[name] = partial(drop_barred, numbers=numbers, barred=barred)
         return chosen
 
     def _positive_scores(
@@ -213,6 +219,7 @@ class Job:
             seed=self.seed,
             round=self.round,
             near=any_near(list(self.near.values())) if self.near else None,
+            barred=[partial(_of_numbers, rule, numbers) for rule in self.barred.values()],
         )
         line, place = np.nonzero(drawn >= 0)
         passages = drawn[line, place]
@@ -223,3 +230,13 @@ class Job:
         table.sources[line, place] = SOURCES.index("random")
         if self.teacher is not None and table.teacher is not None:
             table.teacher[line, place] = self.teacher(numbers[line], passages)
+
+
+def _of_numbers(
+    rule: Barred,
+    numbers: Int64[np.ndarray, " Q"],
+    lines: Int64[np.ndarray, " P"],
+    rows: Int64[np.ndarray, " P"],
+) -> Bool[np.ndarray, " P"]:
+    """The rule for pairs of a line of this chunk and a passage row."""
+    return rule(numbers[lines], rows)

@@ -15,7 +15,7 @@ from retrieval_cl.mining.checks import check_given, check_relations, check_vecto
 from retrieval_cl.mining.config import MiningConfig
 from retrieval_cl.mining.counts import MiningCounts, Tally
 from retrieval_cl.mining.job import Drawn, Job
-from retrieval_cl.mining.near import Near, near_text, near_vectors
+from retrieval_cl.mining.near import Barred, Near, near_text, near_vectors
 from retrieval_cl.mining.quotas import check_quotas, shorten
 from retrieval_cl.mining.scorers import Reranker, reranker_scorer, vector_scorer
 from retrieval_cl.mining.searchers import build_search
@@ -37,6 +37,7 @@ def mine(
     reranker: Reranker | None = None,
     search: Search | None = None,
     shingles: ShingleSets | None = None,
+    barred: Mapping[str, Barred] | None = None,
     chunk_size: int = 8192,
     reranker_batch: int = 65_536,
     progress: Callable[[int], None] | None = None,
@@ -59,6 +60,8 @@ def mine(
             leave.
         search: takes the place of the search that `config.factory` names.
         shingles: of the passages' texts, for `config.near_text`.
+        barred: name -> a further rule, on query numbers (0 to N - 1) and passage rows; for what the caller
+            knows of queries beside their vectors.
         chunk_size: queries searched at once; bounds the memory at about 100 bytes a query and candidate.
         reranker_batch: pairs scored in one call of the reranker.
         progress: called with the number of queries done.
@@ -85,6 +88,7 @@ def mine(
         scorer=vector_scorer(query_vectors, passage_vectors),
         teacher=None if reranker is None else reranker_scorer(reranker, queries, batch=reranker_batch),
         near=_near_rules(passage_vectors, config, shingles),
+        barred={} if barred is None else barred,
     )
     mining = _Round(
         job,

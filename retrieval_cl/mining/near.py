@@ -1,4 +1,4 @@
-"""Near duplicates of a query's positives, by text or by vector: candidates that would be false negatives."""
+"""Candidates that would be false negatives: near duplicates of a positive, or barred by a caller's rule."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from retrieval_cl.mining.shingles import ShingleSets
 
 Near = Callable[[Int64[np.ndarray, " P"], Int64[np.ndarray, " P"]], Bool[np.ndarray, " P"]]
 """(passage rows, passage rows) -> which of these pairs are near duplicates."""
+
+Barred = Callable[[Int64[np.ndarray, " P"], Int64[np.ndarray, " P"]], Bool[np.ndarray, " P"]]
+"""(query numbers, passage rows) -> which of these pairs are no negatives, whatever they score."""
 
 # Standard errors of the estimate that a pair may lie below the threshold and still be looked at exactly.
 _SLACK = 3.0
@@ -59,6 +62,16 @@ def drop_near(candidates: Candidates, *, positives: Ragged, near: Near) -> Bool[
     line, column = np.nonzero(candidates.kept)
     kept = candidates.kept.copy()
     kept[line, column] = ~near_a_positive(line, candidates.rows[line, column], positives=positives, near=near)
+    return kept
+
+
+def drop_barred(
+    candidates: Candidates, *, numbers: Int64[np.ndarray, " Q"], barred: Barred
+) -> Bool[np.ndarray, "Q K"]:
+    """Drops every candidate that is barred; row i of the candidates belongs to query `numbers[i]`."""
+    line, column = np.nonzero(candidates.kept)
+    kept = candidates.kept.copy()
+    kept[line, column] = ~barred(numbers[line], candidates.rows[line, column])
     return kept
 
 

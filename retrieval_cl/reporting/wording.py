@@ -38,6 +38,7 @@ _RULES = MappingProxyType(
         "relative_margin": "too near the positive (relative margin)",
         "near_text": "nearly the text of a right answer",
         "near_vector": "nearly the vector of a right answer",
+        "near_image": "captions of nearly the same image",
     }
 )
 MAX_NAME = 28  # characters: what a figure of four systems has room for

@@ -48,7 +48,8 @@ def cluster_order(
         axis=1,
     ).reshape(-1)
     part_copies(places, groups[places], batch_size=batch_size, generator=generator, fixed=num_seeds)
-    return rows[places]
+    chosen: Int64[np.ndarray, " M"] = rows[places]
+    return chosen
 
 
 def fill_clusters(
