@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from retrieval_cl.core.errors import InputError
+from retrieval_cl.core.units import multiplies
 
 
 def start_accelerator() -> Accelerator:
@@ -38,7 +39,7 @@ def resolve_precision(
     """The precision of the encoder's products: by a rule, not by a timing, so that bits repeat."""
     if precision != "auto":
         return precision
-    return "bf16" if _multiplies_bf16(device) else "fp32"
+    return "bf16" if multiplies(torch.bfloat16, device) else "fp32"
 
 
 def cast_to(precision: Literal["fp32", "bf16"], device: torch.device) -> AbstractContextManager[object]:
@@ -50,12 +51,3 @@ def wait_for(device: torch.device) -> None:
     """Returns when the device has done all that it was told so far: before a clock is read."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _multiplies_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type == "cpu":
-        found = torch.cpu.get_capabilities()
-        return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
-    return False

@@ -1,3 +1,4 @@
+import math
 from dataclasses import fields, replace
 from functools import partial
 
@@ -113,6 +114,32 @@ def test_the_same_input_gives_the_same_bits():
     assert all(torch.equal(one, two) for one, two in again)
 
 
+@pytest.fixture(params=[True, False], ids=["units", "no units"])
+def has_units(request, monkeypatch):
+    """A processor with units for half precision, and one without, whatever this one is."""
+    found = dict.fromkeys(("avx512_bf16", "avx512_fp16"), request.param)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+    return request.param
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_without_units_factors_alone_are_rounded(dtype, has_units):
+    random = torch.Generator().manual_seed(0)
+    anchors, vectors = (torch.randn(n, 64, generator=random).requires_grad_() for n in (5, 40))
+    ids = torch.arange(40)
+    contrast = Contrast(anchors, ids[:5, None], Bank((Part(vectors, ids),)), ids[:5], torch.full((1,), 0.1))
+    factors = [(0.1 / math.log(2) * anchors).to(dtype).double(), vectors.to(dtype).double()]
+    wanted, (found,) = (
+        (factors[0] @ factors[1].T) * math.log(2),
+        compare(contrast, compute_dtype=dtype).negatives,
+    )
+    wanted = wanted.masked_fill(torch.eye(5, 40, dtype=torch.bool), -torch.inf).logsumexp(dim=1)
+    assert (difference(found, wanted) < 1e-6) != has_units
+    gradients = torch.autograd.grad(found.sum(), (anchors, vectors))
+    assert all(gradient.dtype == torch.float32 for gradient in gradients)
+
+
+@pytest.mark.usefixtures("has_units")
 def test_bf16_products_stay_near_float32_and_sum_in_float32():
     contrast = draw_contrast(EVERYTHING, seed=5, num_anchors=40, dim=32, dtype=torch.float32, scale=10.0)
     for found, wanted in zip(values(contrast, compute_dtype=torch.bfloat16), values(contrast), strict=True):
