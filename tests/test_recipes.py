@@ -1,4 +1,4 @@
-"""The CIFAR-10 recipes against their sources, whose numbers are typed here a second time."""
+"""The recipes of papers and of their code, whose numbers are typed here a second time."""
 
 from pathlib import Path
 
@@ -45,4 +45,58 @@ def test_cifar_recipe_has_the_numbers_of_its_source(name):
     assert training.max_grad_norm is None
     assert (encoder.kind, encoder.stem, encoder.depths, encoder.width) == ("resnet", "cifar", None, None)
     assert (encoder.mean, encoder.std) == pixels
+    assert {key: getattr(config.method, key) for key in told} == told
+
+
+# Batch, epochs, peak rate, decay, epochs of warm-up; preset of the views; then what the method is told.
+LARGE = {
+    # arXiv 2002.05709, 2.2: 0.3 by 256 images, ten epochs of warm-up.
+    "simclr": (
+        (4096, 100, 4.8, 1e-6, 10),
+        "simclr_imagenet",
+        {"temperature": 0.1, "norm": "sync", "views_together": True}
+        | {"projector": HeadConfig(preset="simclr_v1")},
+    ),
+    # main_moco.py, the README's options for v2.
+    "moco_v2": (
+        (256, 200, 0.03, 1e-4, 0),
+        "moco_v2",
+        {"temperature": 0.2, "queue": 65536, "momentum": 0.999, "momentum_schedule": "constant"}
+        | {"symmetric": False, "predictor": None, "projector": HeadConfig(preset="moco_v2")},
+    ),
+    # CONFIG.md, 100 epochs: 0.6 by 256 images; builder.py: cross-entropy times 2 T, both directions added.
+    "moco_v3": (
+        (4096, 100, 9.6, 1e-6, 10),
+        "moco_v3",
+        {"temperature": 1.0, "queue": 0, "in_batch_keys": True, "symmetric": True, "loss_factor": 4 * 1.0}
+        | {"momentum": 0.99, "momentum_schedule": "cosine", "norm": "sync"}
+        | {"projector": HeadConfig(preset="moco_v3"), "predictor": HeadConfig(preset="moco_v3_predictor")},
+    ),
+    # byol/configs/byol.py, 1,000 epochs: 0.2 by 256 images.
+    "byol": (
+        (4096, 1000, 3.2, 1.5e-6, 10),
+        "byol",
+        {"momentum": 0.996, "momentum_schedule": "cosine", "loss_factor": 2.0, "norm": "sync"}
+        | dict.fromkeys(("projector", "predictor"), HeadConfig(preset="byol")),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_imagenet_recipe_has_the_numbers_of_its_paper(name):
+    (batch_size, epochs, rate, decay, warmup), preset, told = LARGE[name]
+    config = load_any_config(CONFIGS / f"{name}_imagenet.yaml")
+    training, encoder = config.training, config.encoder
+    assert (training.batch_size, training.epochs_per_round, training.rounds) == (batch_size, epochs, 1)
+    assert (training.peak_lr, training.weight_decay) == (pytest.approx(rate), pytest.approx(decay))
+    assert training.warmup_share * epochs == pytest.approx(warmup)
+    # Norms and biases decay under SGD alone.
+    assert (training.optimizer, training.decays) == (
+        ("sgd", "all") if name == "moco_v2" else ("lars", "matrices")
+    )
+    assert (training.momentum, training.lars_eta, training.lars_clip) == (0.9, 1e-3, False)
+    assert (training.schedule, training.max_grad_norm, config.augmentation.preset) == ("cosine", None, preset)
+    # ResNet-50 on views of 224 pixels.
+    assert (encoder.kind, encoder.block, encoder.depths) == ("resnet", "bottleneck", (3, 4, 6, 3))
+    assert (encoder.side, encoder.stem, encoder.width) == (224, "imagenet", None)
     assert {key: getattr(config.method, key) for key in told} == told
