@@ -8,7 +8,9 @@ from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64
+from torch import Tensor
+from torch.nn import functional
 
 from retrieval_cl.config import ImageRunConfig
 from retrieval_cl.core.errors import InputError
@@ -22,7 +24,10 @@ from retrieval_cl.sources.images.load import load_images
 
 Encode = Callable[[Images, Int64[np.ndarray, " R"]], Float32[np.ndarray, "R F"]]
 """Unit rows of the given images."""
-PIXEL_BATCH = 4096
+PIXEL_BATCH = 1024
+# Larger images are shrunk to that side before their pixels are compared: a million photographs of 224 x 224
+# would take 600 GB as they are, and a cosine of pixels sees what is coarse.
+PIXEL_SIDE = 32
 # Ending of a number's name -> whether the digits it is measured on are warped.
 TWINS = {"": False, "_warped": True}
 
@@ -154,21 +159,39 @@ def linear_right(task: Task, embedded: Embedded, *, seed: int) -> Bool[np.ndarra
 
 
 def pixel_vectors(images: Images, rows: Int64[np.ndarray, " R"]) -> Float32[np.ndarray, "R F"]:
-    """The pixels themselves as unit rows: what features have to beat."""
-    parts = [images.take(part).flatten(1).float().cpu() for part in _parts(rows)]
+    """The pixels themselves as unit rows, at most `PIXEL_SIDE` a side: what features have to beat."""
+    side = _pixel_sides(images)
+    parts = [_shrunk(images.take(part).float(), side).flatten(1).cpu() for part in _parts(rows)]
     # A black image has no direction; a zero row finds its neighbours by row number, as any other would.
-    return torch.nn.functional.normalize(torch.cat(parts), dim=1).numpy()
+    return functional.normalize(torch.cat(parts), dim=1).numpy()
 
 
 def describe_protocol(config: ImageEvaluationConfig, task: Task) -> dict[str, str]:
     """How the numbers were measured, as JSON values."""
     bank = f"{len(task.bank):,} images of split train, evaluation transform, fixed weights"
     return {
+        "raw pixels": f"their cosine, of images {_told(task.images)}",
         "knn": str(KnnProtocol(config.knn_k, config.knn_temperature, bank)),
         "linear": "logistic regression on standardised frozen features, penalty chosen within the bank",
         "classified": f"{len(task.asked):,} images of split {config.split}",
         "intervals": "95 %, Wilson",
     }
+
+
+def _pixel_sides(images: Images) -> tuple[int, int]:
+    height, width = images.size
+    return min(height, PIXEL_SIDE), min(width, PIXEL_SIDE)
+
+
+def _told(images: Images) -> str:
+    height, width = _pixel_sides(images)
+    return "as they are" if (height, width) == images.size else f"shrunk to {height} x {width}"
+
+
+def _shrunk(pixels: Float[Tensor, "R 3 H W"], size: tuple[int, int]) -> Float[Tensor, "R 3 h w"]:
+    if pixels.shape[2:] == size:
+        return pixels
+    return functional.interpolate(pixels, size, mode="bilinear", antialias=True)
 
 
 def _parts(rows: Int64[np.ndarray, " R"]) -> list[Int64[np.ndarray, " r"]]:
