@@ -30,6 +30,7 @@ class Suspects:
         positives: the passage row of the positive it is held against.
         measure: why: the score relative to the positive's (see `by_score`), or the similarity of the two.
         count: how many there are in all; these are the first of them.
+        scores: the negative's and the positive's, by which they were found; None where by similarity.
     """
 
     lines: Int64[np.ndarray, " S"]
@@ -37,6 +38,7 @@ class Suspects:
     positives: Int64[np.ndarray, " S"]
     measure: Float64[np.ndarray, " S"]
     count: int
+    scores: Float32[np.ndarray, "S 2"] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,12 @@ def by_score(
     positive_scores: Float32[np.ndarray, " V"],
     most: int,
 ) -> Suspects:
-    """The negatives with the highest score relative to the strongest positive of their query, one a query.
+    """The negatives with the highest scores, one a query, beside the strongest positive of their query.
 
     The measure is `1 + (score - positive) / |positive|`: 1 is as high as the positive, 0.95 lies 5 % of it
-    below; it means the same for negative scores. `count` is the number of negatives at 1 or above.
+    below; it means the same for negative scores. `count` is the number of negatives at 1 or above. The order
+    is not by the measure: first would come queries of which the model knows nothing, whose positive scores
+    about 0, with negatives that are as far off.
 
     Args:
         table: row i belongs to row i of the positives.
@@ -80,8 +84,9 @@ def by_score(
     against = limit[lines]
     # A positive of score 0 has no share; its negatives are held against the least float there is.
     size = np.maximum(np.abs(against), np.finfo(np.float32).tiny)
-    measure = 1 + (scores[lines, places] - against) / size
-    order = np.lexsort((places, lines, -measure))
+    own = scores[lines, places]
+    measure = 1 + (own - against) / size
+    order = np.lexsort((places, lines, -own))
     _, first = np.unique(lines[order], return_index=True)
     chosen = order[np.sort(first)[:most]]
     return Suspects(
@@ -90,6 +95,7 @@ def by_score(
         positives=best[lines[chosen]],
         measure=measure[chosen],
         count=int(np.count_nonzero(measure >= 1)),
+        scores=np.stack([own, against], axis=1)[chosen].astype(np.float32),
     )
 
 

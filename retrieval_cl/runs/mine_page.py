@@ -53,14 +53,9 @@ def audit_facts(audit: Audit, subject: Subject, *, naming: Naming) -> AuditFacts
         suspects=[
             SuspectList(
                 "By score",
-                f"The highest scores relative to the strongest right answer of their query, one a query. "
+                "The highest scores of negatives, one a query, beside the strongest right answer. "
                 f"{count(audit.by_score.count)} negatives score as high as that answer or higher.",
-                _suspects(
-                    audit.by_score,
-                    subject.table.queries,
-                    naming=naming,
-                    why=lambda measure: f"scores {measure:.0%} of it",
-                ),
+                _suspects(audit.by_score, subject.table.queries, naming=naming, why=_beside(audit.by_score)),
             ),
             SuspectList(
                 "Nearly equal to a right answer",
@@ -70,7 +65,10 @@ def audit_facts(audit: Audit, subject: Subject, *, naming: Naming) -> AuditFacts
                     audit.by_similarity,
                     subject.table.queries,
                     naming=naming,
-                    why=lambda measure: f"{subject.measure} {decimal(measure, digits=2)}",
+                    why=[
+                        f"{subject.measure} {decimal(alike, digits=2)}"
+                        for alike in audit.by_similarity.measure.tolist()
+                    ],
                 ),
             ),
             _near_queries(audit.near_queries, subject, naming=naming),
@@ -88,8 +86,9 @@ def suspect_rows(
             "positive": naming.passage_id(positive),
             "negative": naming.passage_id(row),
             "measure": measure,
+            **({} if scores is None else {"score": scores[0], "positive_score": scores[1]}),
         }
-        for line, row, positive, measure in _each(found)
+        for (line, row, positive, measure), scores in zip(_each(found), _scores(found), strict=True)
     ]
 
 
@@ -177,12 +176,24 @@ def _suspects(
     queries: Int64[np.ndarray, " N"],
     *,
     naming: Naming,
-    why: Callable[[float], str],
+    why: Sequence[str],
 ) -> list[Suspect]:
     return [
-        Suspect(naming.query(int(queries[line])), _found(naming, positive), _found(naming, row), why(measure))
-        for line, row, positive, measure in _each(found)
+        Suspect(naming.query(int(queries[line])), _found(naming, positive), _found(naming, row), reason)
+        for (line, row, positive, _), reason in zip(_each(found), why, strict=True)
     ]
+
+
+def _beside(found: Suspects) -> list[str]:
+    return [
+        f"scores {decimal(pair[0], digits=2)}, the right answer {decimal(pair[1], digits=2)}"
+        for pair in _scores(found)
+        if pair is not None
+    ]
+
+
+def _scores(found: Suspects) -> Sequence[list[float] | None]:
+    return [None] * len(found.lines) if found.scores is None else found.scores.tolist()
 
 
 def _near_queries(found: NearQueries, subject: Subject, *, naming: Naming) -> SuspectList:

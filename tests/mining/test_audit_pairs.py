@@ -44,11 +44,22 @@ def test_suspects_by_score_equal_a_slow_loop(case):
         above += sum(ratio >= 1 for ratio, _ in ratios)
         if ratios:
             ratio, row = max(ratios, key=lambda one: one[0])
-            best.append((ratio, line, row, int(own)))
+            score = float(max(table.scores[line][table.rows[line] >= 0]))
+            best.append((score, line, row, int(own), ratio, limit))
     best.sort(key=lambda one: (-one[0], one[1]))
     assert found.count == above > 0
-    assert found.measure.tolist() == pytest.approx([one[0] for one in best[:12]])
-    assert list(zip(found.lines, found.rows, found.positives, strict=True)) == [one[1:] for one in best[:12]]
+    assert found.measure.tolist() == pytest.approx([one[4] for one in best[:12]])
+    assert found.scores.tolist() == pytest.approx(np.array([(one[0], one[5]) for one in best[:12]]))
+    assert list(zip(found.lines, found.rows, found.positives, strict=True)) == [one[1:4] for one in best[:12]]
+
+
+def test_a_query_that_the_model_knows_nothing_of_is_not_the_first_suspect():
+    table = make(0, num=2)
+    table.scores[:] = np.where(table.rows >= 0, np.array([[0.05], [0.6]], dtype=np.float32), -np.inf)
+    lists = Ragged.from_lists([[1], [2]])
+    scores = np.array([0.001, 0.65], dtype=np.float32)
+    found = by_score(table, table.scores, positives=lists, positive_scores=scores, most=2)
+    assert found.lines.tolist() == [1, 0] and found.measure[1] > 10
 
 
 def test_a_positive_of_score_0_breaks_nothing():
