@@ -31,6 +31,7 @@ from retrieval_cl.runs.mine_audit import (
     estimate_held_back,
     estimate_teacher,
 )
+from retrieval_cl.runs.mine_counts import refuse_empty
 from retrieval_cl.runs.mine_page import Naming
 from retrieval_cl.runs.mine_recall import measure_search
 from retrieval_cl.runs.mine_result import (
@@ -40,7 +41,6 @@ from retrieval_cl.runs.mine_result import (
     Report,
     advice_of,
     older_table,
-    refuse_empty,
     write_report,
 )
 from retrieval_cl.runs.models import Model

@@ -22,6 +22,7 @@ from retrieval_cl.reporting.mining_report import MiningReport, write_mining_repo
 from retrieval_cl.reporting.wording import percent
 from retrieval_cl.runs.machine import describe_machine
 from retrieval_cl.runs.mine_audit import Audit, Estimate, Subject
+from retrieval_cl.runs.mine_counts import count_lines, shortages
 from retrieval_cl.runs.mine_page import Naming, audit_facts, estimate_facts, near_query_rows, suspect_rows
 from retrieval_cl.runs.plan import Plan
 from retrieval_cl.runs.reports import provenance, score_groups
@@ -158,7 +159,9 @@ def write_report(mined: Mined, report: Report, *, page: bool) -> None:
 
 def _write_page(mined: Mined, report: Report) -> None:
     difference = mined.audit.difference
-    further = {} if difference is None else {"shared with the older table": percent(difference.shared_share)}
+    further = {name: f"{number:,}" for name, number in shortages(mined.counts).items()}
+    if difference is not None:
+        further["shared with the older table"] = percent(difference.shared_share)
     page = MiningReport(
         rounds=[
             MiningRound(report.subject.table.round, mined.counts, seconds=mined.seconds, further=further)
@@ -228,36 +231,10 @@ def older_table(path: Path, *, made_by: Mapping[str, str], num_passages: int) ->
     return table
 
 
-def refuse_empty(counts: MiningCounts) -> None:
-    """Raises InputError where no query has a negative, with what each rule removed."""
-    if sum(counts.drawn.values()):
-        return
-    removed = {rule: number for rule, number in counts.removed.items() if number}
-    told = ", ".join(f"{number:,} {rule}" for rule, number in removed.items()) or "none"
-    found = sum(counts.found.values())
-    worst = max(removed, key=lambda rule: removed[rule], default="known")
-    raise InputError(
-        f"no negative for any of {counts.num_queries:,} queries: of {found:,} candidates the rules removed: "
-        f"{told}; {_LOOSEN.get(worst, f'loosen mining.{worst}')}"
-    )
-
-
-_LOOSEN = {
-    "known": "raise mining.depth",
-    "duplicate": "raise mining.depth",
-    "rank_window": "lower mining.rank_min, or raise mining.rank_max and mining.depth",
-}
-
-
 def describe(mined: Mined) -> str:
     """What the rules removed, what was drawn and how much of it may be false, for a terminal."""
-    counts = mined.counts
-    removed = ", ".join(f"{number:,} {rule}" for rule, number in counts.removed.items() if number)
-    drawn = ", ".join(f"{number:,} {source}" for source, number in counts.drawn.items())
     lines = [
-        f"{counts.num_queries:,} queries, {sum(counts.found.values()):,} candidates",
-        f"removed: {removed or 'none'}",
-        f"drawn: {drawn or 'none'}; places left empty: {counts.empty:,}",
+        *count_lines(mined.counts),
         *([] if mined.recall is None else [f"search: {mined.recall.text()}"]),
         *(_estimated(one) for one in mined.estimates),
         *([mined.advice] if mined.advice else []),
@@ -266,7 +243,8 @@ def describe(mined: Mined) -> str:
     ]
     if mined.pairs_left_out:
         lines.append(f"{mined.pairs_left_out:,} pairs without enough negatives gave no row")
-    return "\n".join([*lines, f"table, counts and page in {mined.folder}"])
+    what = "table, counts and page" if (mined.folder / PAGE).is_file() else "table and counts"
+    return "\n".join([*lines, f"{what} in {mined.folder}"])
 
 
 def _estimated(one: Estimate) -> str:

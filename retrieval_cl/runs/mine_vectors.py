@@ -31,6 +31,7 @@ from retrieval_cl.mining.table import NegativeTable
 from retrieval_cl.runs.early_checks import check_mining_of_vectors
 from retrieval_cl.runs.evaluate import Say
 from retrieval_cl.runs.mine_audit import MineHeldBack, Subject, audit_table, estimate_held_back
+from retrieval_cl.runs.mine_counts import refuse_empty
 from retrieval_cl.runs.mine_page import Naming
 from retrieval_cl.runs.mine_recall import measure_search
 from retrieval_cl.runs.mine_result import (
@@ -40,7 +41,6 @@ from retrieval_cl.runs.mine_result import (
     Report,
     advice_of,
     older_table,
-    refuse_empty,
     write_report,
 )
 from retrieval_cl.runs.plan import Plan, plan_vectors, search_memory

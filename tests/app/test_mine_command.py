@@ -80,7 +80,8 @@ def test_audit_and_estimate_are_in_the_json_and_on_the_page(cli, trained, severa
     assert audit["judged"]["test"]["negatives"] > 0 and audit["judged"]["test"]["same_query"] == 0
     assert audit["equal_within"] == 0
     suspect = audit["suspects_by_score"][0]
-    assert suspect.keys() == {"query", "positive", "negative", "measure"} and suspect["measure"] > 0.5
+    assert suspect.keys() == {"query", "positive", "negative", "measure", "score", "positive_score"}
+    assert suspect["measure"] > 0.5
     above = sum(one["measure"] >= 1 for one in audit["suspects_by_score"])
     assert (audit["at_or_above_positive"] > 0) == (above > 0)
     [estimate] = facts["estimates"]
@@ -168,7 +169,11 @@ def test_a_plan_refuses_what_the_work_would(cli, trained, option, value, reason)
     ("settings", "removed", "advice"),
     [
         (["mining.max_score=-2"], " max_score; ", "loosen mining.max_score"),
-        (["mining.depth=3", "mining.rank_min=1", "mining.margin=3"], " margin", "loosen mining.margin"),
+        (
+            ["mining.depth=3", "mining.rank_min=1", "mining.margin=3"],
+            " margin",
+            "set mining.positive to strongest, or raise mining.depth",
+        ),
     ],
 )
 def test_rules_that_leave_nothing_end_in_one_line_that_names_them(
