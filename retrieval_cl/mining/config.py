@@ -78,7 +78,10 @@ class MiningConfig(Settings):
         description="a candidate is refused whose vector has this cosine, or more, with a positive's vector",
     )
     rank_min: int = Field(
-        0, ge=0, description="first rank that may be drawn, 0 = best hit, counted before any filter"
+        0,
+        ge=0,
+        description="first rank that may be drawn, 0 = best hit, counted before any filter in each source's "
+        "own list",
     )
     rank_max: int | None = Field(
         None, ge=1, description="rank from which nothing is drawn, counted before any filter; null: depth"
@@ -130,6 +133,11 @@ class MiningConfig(Settings):
         quota = self.quotas.get("random")
         return 0 if quota is None else quota.least
 
+    def _longest(self, source: Source, quota: Quota) -> int:
+        """Candidates of a query that a source's list can hold, as far as the settings tell."""
+        given = self.num_negatives if source == "previous" else self.depth
+        return given if quota.candidates is None else min(given, quota.candidates)
+
     @model_validator(mode="after")
     def _window_lies_in_depth(self) -> MiningConfig:
         if self.last_rank > self.depth:
@@ -179,6 +187,13 @@ class MiningConfig(Settings):
         dense, random = self.quotas.get("dense"), self.quotas.get("random")
         if dense is not None and dense.candidates is not None:
             raise ValueError("quotas.dense.candidates: set depth, which is the same")
+        for source, quota in self.quotas.items():
+            longest = self._longest(source, quota)
+            if source != "random" and longest <= self.rank_min:
+                raise ValueError(
+                    f"quotas.{source} has no effect: its list holds {longest} candidates a query, all before "
+                    f"rank_min {self.rank_min}; lower that, or remove the quota"
+                )
         if random is not None and random.candidates is not None:
             raise ValueError("quotas.random.candidates has no effect: random passages are drawn, not found")
         if random is not None and random.least == 0:
