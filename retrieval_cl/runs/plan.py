@@ -32,6 +32,7 @@ class Plan:
     Attributes:
         queries: rows.
         passages: rows.
+        searched: of these, rows that are searched.
         dim: numbers a row.
         vector_bytes: of all vectors.
         tokens: to encode; None where the vectors are at hand.
@@ -41,10 +42,12 @@ class Plan:
         search_seconds: from the probe's float32 rate.
         memory_bytes: of the vectors held in memory, of the search, and of the lists of candidates.
         is_exact: whether the search is exact; an index needs less, how much cannot be told.
+        reranked: pairs that a reranker scores at most, beside the known ones; 0 where there is none.
     """
 
     queries: int
     passages: int
+    searched: int
     dim: int
     vector_bytes: int
     tokens: int | None
@@ -54,6 +57,7 @@ class Plan:
     search_seconds: float
     memory_bytes: int
     is_exact: bool
+    reranked: int = 0
 
     def lines(self) -> list[str]:
         """What a reader sees of it."""
@@ -66,9 +70,12 @@ class Plan:
                 f"encode {self.tokens:,} tokens, {_flop(self.encode_flop)}, "
                 f"about {_seconds(self.encode_seconds)}",
             )
+        if self.reranked:
+            work.append(f"rerank up to {self.reranked:,} pairs, not timed")
+        fewer = f", {self.searched:,} of them searched" if self.searched < self.passages else ""
         return [
             f"plan: {self.queries:,} queries, {self.passages:,} passages of {self.dim} numbers "
-            f"({_bytes(float(self.vector_bytes))} of vectors)",
+            f"({_bytes(float(self.vector_bytes))} of vectors){fewer}",
             f"plan: {'; '.join(work)} (from short probes)",
             f"plan: memory about {_bytes(float(self.memory_bytes))} beside program and texts",
         ]
@@ -178,6 +185,7 @@ def _plan(
     return Plan(
         queries=queries,
         passages=passages,
+        searched=num_searched,
         dim=dim,
         vector_bytes=4 * (queries + passages) * dim,
         tokens=tokens,
@@ -187,7 +195,15 @@ def _plan(
         search_seconds=flop / _flop_per_second(dim, device),
         memory_bytes=held_bytes + min(search, 16 * num_searched * dim + 2**26) + lists,
         is_exact=config.factory is None,
+        reranked=0 if config.reranker is None else queries * _candidates(config, num_searched),
     )
+
+
+def _candidates(config: MiningConfig, num_searched: int) -> int:
+    """Of a query at most, of the lists that are made for it."""
+    further = ("lexical" in config.quotas) + (config.second_model is not None)
+    dense = config.depth if config.widest is None else config.widest
+    return min(dense, num_searched) + further * min(config.depth, num_searched)
 
 
 def _flop_per_token(encoder: TextEncoder) -> float:

@@ -46,6 +46,16 @@ def test_texts_are_planned_by_tokens_and_a_probe(text, encoder):
     fewer = plan_text(encoder, queries, text.passage_tokens, num_searched=num // 2, **ways)
     assert (fewer.tokens, fewer.passages) == (plan.tokens, num)
     assert fewer.search_flop == 2 * 10 * (num // 2) * encoder.dim
+    assert fewer.lines()[0].endswith(f"of vectors), {num // 2} of them searched")
+    assert plan.lines()[0].endswith("of vectors)")
+
+
+def test_the_pairs_of_a_reranker_are_counted_over_all_lists():
+    vectors = np.ones((400, 8), dtype=np.float32)
+    config = MiningConfig(reranker="folder", depth=50, quotas={"lexical": 1}, shortage="widen", widest=1000)
+    plan = plan_vectors(vectors[:10], vectors, config=config, memory_bytes=2**30)
+    assert plan.reranked == 10 * (400 + 50) and "rerank up to 4,500 pairs" in plan.lines()[1]
+    assert plan_vectors(vectors, vectors, config=CONFIG, memory_bytes=2**30).reranked == 0
 
 
 def test_memory_is_read_from_words_and_refused_where_it_bounds_nothing():
