@@ -44,6 +44,20 @@ def image_run(image_run_once, tmp_path):
 
 
 @pytest.fixture(scope="session")
+def clip_run_once(tmp_path_factory):
+    """`run`, trained on digits with captions, and of it `images.index` and `captions.index`; to read only."""
+    from tiny_clip import train_and_index
+
+    return train_and_index(tmp_path_factory.mktemp("clip_run"))
+
+
+@pytest.fixture
+def clip_run(clip_run_once, tmp_path):
+    """A copy of that folder, to change."""
+    return Path(shutil.copytree(clip_run_once, tmp_path / "clip_run"))
+
+
+@pytest.fixture(scope="session")
 def shared_data():
     """Gives the folder of a real data set by name; the test is skipped where it is not at hand."""
     beside = Path(__file__).parents[1].parent / "shared" / "data"

@@ -1,4 +1,7 @@
-"""Settings that train a tiny model of images with texts on digits in a few seconds, and its two indexes."""
+"""Settings that train a tiny model of images with texts on digits in a few seconds; its indexes; photos."""
+
+import numpy as np
+from PIL import Image
 
 SMALL = (
     "source.kind=caption_digits",
@@ -32,4 +35,14 @@ def train_and_index(folder):
     for what in ("images", "captions"):
         story = index_story(model, config=None, overrides=[f"index.what={what}"], data=None, corpus=None)
         story(output=folder / f"{what}.index", copy_model=False, say=print, progress=None)
+    return folder
+
+
+def write_photos(folder, sizes=((30, 20), (20, 30), (24, 24))):
+    """A photo of noise for each width and height: 0.png, 1.png ..."""
+    folder.mkdir(parents=True)
+    draw = np.random.default_rng(0)
+    for number, (width, height) in enumerate(sizes):
+        pixels = draw.integers(0, 256, (height, width, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
     return folder

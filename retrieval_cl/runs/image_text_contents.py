@@ -93,11 +93,15 @@ def what_to_index(
         found = ToIndex(run.source, run.index)
     else:
         found = _images_alone(own, config=config, overrides=overrides, data=data)
-    if own is None or found.source.size is not None:
-        return found
-    trained = load_image_text_config(own).source
-    size = {"size": trained.size, "fit": trained.fit}
-    return ToIndex(found.source.model_copy(update=size), found.index)
+    changes: Values = {}
+    if own is not None and found.source.size is None:
+        trained = load_image_text_config(own).source
+        changes = {"size": trained.size, "fit": trained.fit}
+    is_own = config is None and data is None and isinstance(found.source, ImageTextSourceConfig)
+    if not is_own and found.source.path is not None and found.source.test_share is None:
+        # Nothing is measured on them, and a few photos could not be split.
+        changes["test_share"] = 0.0
+    return ToIndex(found.source.model_copy(update=changes), found.index)
 
 
 def read_contents(
@@ -180,9 +184,6 @@ def _images_alone(
     else:
         source = load_image_config(None, ours, data=data).source
         index = load_image_text_config(config or own, others).index
-    if source.kind != "digits" and source.test_share is None:
-        # Nothing is measured on them, and a few photos could not be split.
-        source = source.model_copy(update={"test_share": 0.0})
     return ToIndex(source, index)
 
 
