@@ -1,9 +1,10 @@
 """CLIP on images that share captions, with what is known to match and without, at equal steps; no download.
 
-    OMP_NUM_THREADS=1 PYTHONPATH=. python3 benchmarks/clip_shared_captions.py [--steps 100] [--seeds 3]
+    OMP_NUM_THREADS=1 PYTHONPATH=. python3 benchmarks/clip_shared_captions.py [--steps 60] [--seeds 3]
         [--captions class] [--objective sigmoid] [--json FILE]
 
-The digits of scikit-learn with captions that many images share. Arms share seeds, first weights and batches:
+Warped digits of scikit-learn with captions that many share, batches of 512; arms share seeds, first weights
+and batches.
 
 | arm | other texts in the batch that match an image |
 |---|---|
@@ -55,7 +56,7 @@ ENCODER = {
     "image": {"kind": "convnet", "size": 8, "depths": [1, 1], "width": 32},
     "text": {"kind": "static", "dim": 64, "init": "random", "vocab_size": 200},
 }
-BATCH_SIZE, CUT = 128, 50
+BATCH_SIZE, CUT = 512, 50
 CAPTIONS = ("class", "several")
 METRICS = ("image_to_text success@1", "text_to_image success@1", f"text_to_image recall@{CUT}")
 
@@ -93,7 +94,7 @@ ARMS: dict[str, tuple[str, Callable[[Source], Source]]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains all arms; returns the exit code."""
     parser = ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=100, help="of each arm")
+    parser.add_argument("--steps", type=int, default=60, help="of each arm")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--captions", action="append", choices=CAPTIONS, help="may be repeated")
     parser.add_argument("--objective", choices=("info_nce", "sigmoid"), default="info_nce")
@@ -135,7 +136,7 @@ def compare_arms(found: dict[str, list[dict[str, float]]], *, what: str, steps: 
 
 def measure_arm(name: str, *, captions: str, objective: str, seed: int, steps: int) -> dict[str, float]:
     """Trains an arm; metric -> value on the test images."""
-    data = load_image_text(ImageTextSourceConfig(kind="caption_digits", digit_captions=captions))
+    data = load_image_text(ImageTextSourceConfig(kind="caption_digits", digit_captions=captions, warped=True))
     matches = find_matches(data)
     train_captions = [data.captions[row] for row in data.captions_of(data.splits["train"]).tolist()]
     encoder = build_image_text_encoder(
