@@ -185,5 +185,5 @@ def test_rules_that_leave_nothing_end_in_one_line_that_names_them(
     line = ran.err.splitlines()[-1]
     assert line.startswith("error: no negative for any of ") and removed in line and line.endswith(advice)
     candidates = re.search(r" of ([\d,]+) candidates the rules removed: ", line)
-    numbers = re.findall(r"([\d,]+) [a-z]", line[candidates.end() :])
+    numbers = re.findall(r"(\d[\d,]*) [a-z]", line[candidates.end() :])
     assert sum(int(number.replace(",", "")) for number in numbers) == int(candidates[1].replace(",", ""))
