@@ -28,6 +28,8 @@ METHODS: Mapping[RunKind, tuple[str, ...]] = {
 # What `datasets` leaves in a folder it saves.
 _SAVED_DATASET = ("dataset_info.json", "dataset_dict.json")
 _DIGITS = "digits"
+# By these, in a folder or in those of its splits and classes, a folder of images is known.
+_IMAGES, _DEPTHS = (".jpg", ".jpeg", ".png", ".webp"), ("*", "*/*", "*/*/*")
 
 
 def run_kind(values: Values) -> RunKind:
@@ -38,9 +40,13 @@ def run_kind(values: Values) -> RunKind:
 
 
 def kind_of_data(values: Values, data: str) -> RunKind:
-    """What a run on `--data` is about; the digits are images unless something says that they have texts."""
+    """What a run on `--data` is about: images where nothing is set and images stand there.
+
+    The digits are images unless something says that they have texts.
+    """
     kind = run_kind(values)
-    return "images" if data == _DIGITS and kind == "texts" else kind
+    are_images = data == _DIGITS or (_named(values) == (None, None) and _holds_images(data))
+    return "images" if are_images and kind == "texts" else kind
 
 
 def refuse_other_kind(values: Values, places: Places) -> None:
@@ -130,6 +136,12 @@ def _image_text_source(data: str) -> Values:
             "captions is named by its file"
         )
     return {"kind": "image_text_dataset", "path": data}
+
+
+def _holds_images(data: str) -> bool:
+    path = Path(data).expanduser()
+    files = (file for depth in _DEPTHS for file in path.glob(depth))
+    return path.suffix == ".npz" or any(file.suffix.lower() in _IMAGES for file in files)
 
 
 def _is_saved(path: Path) -> bool:

@@ -285,6 +285,22 @@ def test_data_option_knows_the_kind_of_images(tmp_path):
     assert source.kind == "image_folder"
 
 
+@pytest.mark.parametrize("place", ["a.JPG", "cats/a.png", "train/cats/a.webp"])
+def test_folder_of_images_is_known_where_nothing_says_what_it_is(tmp_path, place):
+    photo = tmp_path / "photos" / place
+    photo.parent.mkdir(parents=True)
+    photo.touch()
+    data = str(tmp_path / "photos")
+    config = load_any_config(None, ["training.batch_size=8"], data=data)
+    assert (config.source.kind, config.source.path, config.method.name) == ("image_folder", data, "simclr")
+    # A run that is said to be on texts stays one.
+    assert load_any_config(None, ["method.name=dual_encoder"], data=data).source.kind == "pairs"
+    assert load_any_config(None, data=str(tmp_path / "x.npz")).source.kind == "image_npz"
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "train.csv").touch()
+    assert load_any_config(None, data=str(tmp_path / "texts")).source.kind == "pairs"
+
+
 def test_output_defaults_to_the_name_below_runs(tmp_path):
     assert load_config(None, ["name=a"]).folder == Path("runs/a")
     assert load_config(None, [f"output={tmp_path}"]).folder == tmp_path
