@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
@@ -14,6 +14,7 @@ from jaxtyping import Float32, Int64
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.files import new_file
 from retrieval_cl.core.ranks import rank
+from retrieval_cl.reporting.facts import MiningRound
 from retrieval_cl.runs.probe import Probe
 from retrieval_cl.runs.vectors import Vectors
 from retrieval_cl.training.metrics import MetricsLog
@@ -166,3 +167,12 @@ class Refresh(Callback):
 
     def _path(self, step: int) -> Path:
         return self._folder / f"step-{step:08d}.npy"
+
+
+def refresh_lines(rounds: Sequence[MiningRound]) -> list[str]:
+    """What each mining of a run embedded anew, and what that lost; nothing where all is always embedded."""
+    return [
+        f"mining for round {one.round}: {', '.join(f'{name}: {said}' for name, said in one.further.items())}"
+        for one in rounds
+        if one.further
+    ]

@@ -21,6 +21,7 @@ from retrieval_cl.runs.evaluate import PER_QUERY, RESULTS, Say
 from retrieval_cl.runs.held_out import HeldOut
 from retrieval_cl.runs.machine import describe_machine
 from retrieval_cl.runs.prepare import prepare_text, require_split
+from retrieval_cl.runs.refresh import refresh_lines
 from retrieval_cl.runs.reports import describe_data, training_report
 from retrieval_cl.runs.run_folder import MODEL, REPORT, check_entry, enter
 from retrieval_cl.runs.same_data import note_data
@@ -113,6 +114,8 @@ def train(
         display=display,
         resume=resume,
     )
+    for line in refresh_lines(run.rounds):
+        say(line)
     if rank() == 0:
         encoder.save(config.folder / MODEL)
     scoreboard = None

@@ -5,8 +5,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from retrieval_cl.mining.counts import MiningCounts
+from retrieval_cl.reporting.facts import MiningRound
 from retrieval_cl.runs.probe import Probe
-from retrieval_cl.runs.refresh import Refresh, RefreshFacts
+from retrieval_cl.runs.refresh import Refresh, RefreshFacts, refresh_lines
 from retrieval_cl.runs.sharing import Alone
 from retrieval_cl.runs.text_miner import searched_rows
 from retrieval_cl.runs.vectors import Vectors
@@ -89,6 +91,20 @@ def test_loss_is_that_of_the_probe_among_stale_and_new_vectors(make_refresh, que
     assert facts.cosine_mean == pytest.approx(cosines.mean(), abs=1e-5)
     assert facts.cosine_low == pytest.approx(np.quantile(cosines, 0.05), abs=1e-5)
     assert facts.encoded < facts.passages == 48
+
+
+def test_what_a_refresh_lost_is_a_line_of_its_round(make_refresh, queries, encoder):
+    refresh = make_refresh("mining.depth=3", "mining.num_negatives=2")
+    refresh.passages(queries(), device="cpu")
+    move(encoder, 2.0)
+    refresh.passages(queries(), device="cpu")
+    facts = refresh._facts
+    counts = MiningCounts(0, {}, {}, 0, {}, 0, 0, 0, None, {}, {})
+    rounds = [MiningRound(2, counts, further=refresh.further()), MiningRound(3, counts)]
+    assert refresh_lines(rounds) == [
+        f"mining for round 2: passages embedded anew: {facts.encoded} of 48, lost against embedding all: "
+        f"{100 * facts.lost_overlap:.1f} % of the probe's hits"
+    ]
 
 
 @pytest.mark.parametrize(
