@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from retrieval_cl.encoders.text import Kind, Progress, TextEncoder
-from retrieval_cl.indexing.fill import Filled, encode_into_store
+from retrieval_cl.encoders.text import Kind, TextEncoder
+from retrieval_cl.indexing.fill import Filled, Progress, encode_into_store
 from retrieval_cl.indexing.shards import SHARD_ROWS, Dtype, Recipe, Store
 from retrieval_cl.indexing.store import make_key
 
