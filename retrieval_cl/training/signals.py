@@ -29,7 +29,7 @@ class Signals:
         temperature: of the softmax.
         gradients: norm of the gradient of each head, after it was limited.
         step_size: length of the step as a share of the matrices' norm.
-        growth: that norm as a multiple of what it was at the start.
+        growth: that norm as a multiple of what it was at the start; None with LARS, where it tells nothing.
         batch_norm: a number that moves with the running statistics of the trained BatchNorm layers.
         ema_gap: distance of the twin's weights from those it follows, as a share of their norm.
         queue_fill: share of the queue's places in use; `queue_age`: mean age of its rows in steps.
