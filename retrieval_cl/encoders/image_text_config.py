@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
 
+from retrieval_cl.core.files import read_json
 from retrieval_cl.encoders.config import EncoderConfig
 from retrieval_cl.encoders.image_config import ImageEncoderConfig
 from retrieval_cl.settings import Settings
 
 # Of the manifest of a saved encoder.
 IMAGE_TEXT_FOLDER_KIND = "image_text_encoder"
+# Of models of transformers that are image-text encoders whole.
+WHOLE_TYPES = ("clip", "siglip")
 ImageTextEncoderKind = Literal["pair", "pretrained"]
 TowerName = Literal["image", "text"]
 
@@ -83,3 +87,9 @@ _EFFECTIVE: dict[str, ImageTextEncoderKind] = {
     "text": "pair",
     "dim": "pair",
 }
+
+
+def holds_whole_model(folder: Path) -> bool:
+    """Whether a folder holds a CLIP or SigLIP model of transformers, as its config.json says."""
+    described = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    return isinstance(described, dict) and described.get("model_type") in WHOLE_TYPES

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.files import MANIFEST, read_manifest
-from retrieval_cl.encoders.image_text_config import IMAGE_TEXT_FOLDER_KIND, ImageTextEncoderConfig
+from retrieval_cl.encoders.image_text_config import (
+    IMAGE_TEXT_FOLDER_KIND,
+    ImageTextEncoderConfig,
+    holds_whole_model,
+)
 from retrieval_cl.encoders.load import GivenTexts, build_encoder, load_encoder, load_somewhere
 from retrieval_cl.encoders.load_image import build_image_encoder, load_image_encoder
 
@@ -51,12 +55,14 @@ def build_image_text_encoder(
 def load_image_text_encoder(folder: Path | str) -> ImageTextEncoder:
     """The encoder that `save` wrote, as it was, on the CPU in evaluation mode; no tower is locked.
 
-    Runs no code of the folder.
+    A folder of a CLIP or SigLIP model that transformers saved will do as well. Runs no code of the folder.
 
     Raises:
         InputError: there is none, it is half written, or it cannot be loaded.
     """
     folder = Path(folder).expanduser()
+    if not (folder / MANIFEST).is_file() and holds_whole_model(folder):
+        return _load_whole(str(folder))
     facts = read_manifest(folder, IMAGE_TEXT_FOLDER_KIND)
     loaders = {"pair": _load_pair, "whole": _load_saved_whole}
     if facts.get("encoder") not in loaders:

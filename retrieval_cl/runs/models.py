@@ -21,7 +21,7 @@ from retrieval_cl.config import (
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.files import MANIFEST, read_json
 from retrieval_cl.encoders.image_config import IMAGE_FOLDER_KIND
-from retrieval_cl.encoders.image_text_config import IMAGE_TEXT_FOLDER_KIND
+from retrieval_cl.encoders.image_text_config import IMAGE_TEXT_FOLDER_KIND, holds_whole_model
 from retrieval_cl.kinds import NAMES, RunKind
 from retrieval_cl.runs.run_folder import CONFIG, MODEL
 
@@ -161,9 +161,11 @@ def _own_config(model: Model | None) -> Path | None:
 
 
 def _kind_of_folder(folder: Path) -> RunKind | None:
-    """What a folder with a manifest of ours embeds; None: it is no model's, or one of texts."""
+    """What a folder with a manifest of ours, or of a CLIP or SigLIP model, embeds; None: neither."""
     manifest = folder / MANIFEST
-    return _FOLDER_KINDS.get(read_json(manifest).get("kind", "")) if manifest.is_file() else None
+    if manifest.is_file():
+        return _FOLDER_KINDS.get(read_json(manifest).get("kind", ""))
+    return "image_text" if holds_whole_model(folder) else None
 
 
 def _names_source(overrides: Sequence[str]) -> bool:
