@@ -1,4 +1,4 @@
-"""Models that transformers saved, CLIP and SigLIP, are models of images with texts: found, loaded, indexed."""
+"""Models that transformers saved, CLIP and SigLIP, embed images and texts as they are: found, indexed."""
 
 import numpy as np
 import pytest
