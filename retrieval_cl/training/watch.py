@@ -131,8 +131,8 @@ class Watch:
         self._first_norm = state["first_norm"]
 
     def _growth(self, run: Run) -> float | None:
-        # LARS moves each layer by a share of its own norm: in sound runs weights before a norm grow on and on,
-        # at the published rate of MoCo v3 by 0.3 % a step.
+        # LARS moves each layer by a share of its own norm: in sound runs weights before a norm grow on and
+        # on, at the published rate of MoCo v3 by 0.3 % a step.
         if not self._first_norm or run.config.optimizer == "lars":
             return None
         return _finite(float(_norm(_samples(_matrices(run)))) / self._first_norm)
