@@ -23,6 +23,8 @@ from retrieval_cl.sources.images.data import ImageData
 from retrieval_cl.sources.images.load import load_images
 
 READ_ROWS = 1024
+# Key in the manifest: how images were decoded, as those that are asked for must be.
+FITTED = "fitted"
 
 
 def index_images(
@@ -66,7 +68,11 @@ def index_images(
         copy_encoder=copy_model,
         faiss=faiss,
         thumbnails=pictures(data.images),
-        made_by={"data": data.name, "source": dict(data.made_by)},
+        made_by={
+            "data": data.name,
+            "source": dict(data.made_by),
+            FITTED: {"size": config.source.size, "fit": config.source.fit},
+        },
         say=say,
     )
     return Indexed(

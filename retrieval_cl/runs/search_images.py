@@ -18,6 +18,7 @@ from retrieval_cl.indexing.index import Index
 from retrieval_cl.indexing.recall import without_own
 from retrieval_cl.indexing.thumbnails import to_jpeg
 from retrieval_cl.reporting.contact_sheet import Tile, check_suffix, write_contact_sheet
+from retrieval_cl.runs.index_images import FITTED
 from retrieval_cl.runs.models import find_model
 from retrieval_cl.sources.images.single import read_image
 
@@ -72,6 +73,7 @@ class ImageSearcher:
         assert index.holds_images, index.folder
         self.index = index
         path = index.encoder_path if model is None else Path(find_model(model).path)
+        self._fitted: dict[str, Any] = index.manifest["made_by"].get(FITTED, {})
         self._encoder: ImageEncoder = load_image_encoder(path)
         if self._encoder.fingerprint() != index.manifest["fingerprint"]:
             raise InputError(
@@ -82,7 +84,7 @@ class ImageSearcher:
     def search(self, query: str, *, k: int) -> ImageAnswer:
         """The k images nearest to an image file, or to an image of the index named by its id.
 
-        An image of the index is left out of its own hits.
+        An image of the index is left out of its own hits; a file is decoded as the indexed images were.
 
         Raises:
             InputError: no such file and no such id, a file that is no image, or k below 1.
@@ -91,7 +93,7 @@ class ImageSearcher:
             raise InputError(f"-k {k}: expected at least 1")
         own = self._row_of(query)
         if own is None:
-            pixels = read_image(Path(query))
+            pixels = read_image(Path(query), **self._fitted)
             vectors = self._encoder.encode(ArrayImages(pixels[None]))
             return ImageAnswer(query, to_jpeg(pixels), self._hits(vectors, k=k, own=-1))
         vectors = np.array(self.index.vectors[own : own + 1])

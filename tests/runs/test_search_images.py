@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from retrieval_cl.config import load_image_config
 from retrieval_cl.core.errors import InputError
+from retrieval_cl.runs.index_images import index_images
+from retrieval_cl.runs.models import find_model
 from retrieval_cl.runs.search import find_index
 from retrieval_cl.runs.search_images import ImageSearcher, write_sheet
 
@@ -34,6 +37,23 @@ def test_file_finds_the_same_image_first(searcher, image_run_once):
     assert answer.hits[0].id == "train/green/4.png"
     assert answer.hits[0].score == pytest.approx(1.0, abs=1e-6)
     assert (len(answer.hits), answer.title) == (3, "")
+
+
+def test_file_is_decoded_as_the_indexed_images_were(image_run, tmp_path):
+    draw = np.random.default_rng(0)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for place in range(6):
+        Image.fromarray(draw.integers(0, 256, (20 + place, 30, 3), dtype=np.uint8)).save(
+            photos / f"{place}.png"
+        )
+    for fit in ("crop", "stretch"):
+        # Four pixels a side: a file at its own size would look otherwise.
+        config = load_image_config(None, ["source.size=4", f"source.fit={fit}"], data=str(photos))
+        index_images(config, find_model(str(image_run)), output=tmp_path / fit)
+        answer = ImageSearcher(find_index(tmp_path / fit)).search(str(photos / "3.png"), k=1)
+        assert answer.hits[0].id == "3.png"
+        assert answer.hits[0].score == pytest.approx(1.0, abs=1e-6)
 
 
 def test_file_of_another_size_and_mode_is_searched_too(searcher, tmp_path):
