@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from stored_files import write_stored
 from tiny_beir import SMALL, write_tiny
 
 from retrieval_cl import app
@@ -83,3 +84,9 @@ def data(trained_once):
 def small():
     """`--set` arguments that make training small and quick."""
     return [one for setting in SMALL for one in ("--set", setting)]
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """A folder with q.npy, p.npy, their ids, and known.tsv."""
+    return write_stored(tmp_path)
