@@ -37,6 +37,7 @@ class FaissSettings:
         seed: of samples and k-means.
         num_gpus: that train, sort rows into lists and search; None: all that FAISS sees.
         fp16: vectors and tables on them in float16.
+        section: of the config that sets this, for messages.
     """
 
     factory: str = "auto"
@@ -46,6 +47,7 @@ class FaissSettings:
     seed: int = 0
     num_gpus: int | None = 0
     fp16: bool = True
+    section: str = "index"
 
 
 @final
@@ -143,7 +145,14 @@ def build_approximate(
     search, recall = (
         _measured(index, vectors, truth)
         if settings.target_recall is None
-        else _tuned(index, vectors, truth, target=settings.target_recall, choice=choice)
+        else _tuned(
+            index,
+            vectors,
+            truth,
+            target=settings.target_recall,
+            choice=choice,
+            section=settings.section,
+        )
     )
     if search.value is not None:
         index.turn(search.value)
@@ -225,6 +234,7 @@ def _tuned(
     *,
     target: float,
     choice: Choice,
+    section: str,
 ) -> tuple[SearchSettings, Recall]:
     able = [each for each in _PER_HIT if min((truth.k + 1) * each, len(index)) <= index.most_hits]
     steps = [SearchSettings(*_most(index.knob), per_hit) for per_hit in able or _PER_HIT[:1]]
@@ -239,8 +249,8 @@ def _tuned(
                 break
     raise InputError(
         f"FAISS '{choice.factory}' reaches {recall.text()} at most ({steps[-1].text()}); the target is "
-        f"{target:g}: take a finer index.factory (SQ8 or SQfp16 for PQ, a longer HNSW, Flat), "
-        "or lower index.target_recall"
+        f"{target:g}: take a finer {section}.factory (SQ8 or SQfp16 for PQ, a longer HNSW, Flat), "
+        f"or lower {section}.target_recall"
     )
 
 

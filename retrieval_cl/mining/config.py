@@ -42,6 +42,13 @@ class MiningConfig(Settings):
         None,
         description="FAISS factory string of the index that is searched, e.g. 'HNSW32'; null: exact search",
     )
+    target_recall: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="least recall@depth of that index against exact search, 0 to 1: it is searched as widely "
+        "as that takes, and refused where it cannot reach it; null: as FAISS sets it, and measured alone",
+    )
     candidates: Literal["all", "train"] = Field(
         "all",
         description="passages that are searched: the whole corpus, or those of train pairs alone, for data "
@@ -137,6 +144,15 @@ class MiningConfig(Settings):
         """Candidates of a query that a source's list can hold, as far as the settings tell."""
         given = self.num_negatives if source == "previous" else self.depth
         return given if quota.candidates is None else min(given, quota.candidates)
+
+    @model_validator(mode="after")
+    def _target_goes_with_an_index(self) -> MiningConfig:
+        if self.target_recall is not None and self.factory is None:
+            raise ValueError(
+                f"target_recall {self.target_recall:g} has no effect on exact search; "
+                "set factory, as to 'auto'"
+            )
+        return self
 
     @model_validator(mode="after")
     def _window_lies_in_depth(self) -> MiningConfig:

@@ -92,7 +92,9 @@ def mine(
     )
     mining = _Round(
         job,
-        search=build_search(passage_vectors, factory=config.factory) if search is None else search,
+        search=build_search(passage_vectors, config, query_vectors=query_vectors, seed=seed)
+        if search is None
+        else search,
         vectors=query_vectors,
         extra=shorten(extra, config.source_quotas),
         num_passages=len(passage_vectors),

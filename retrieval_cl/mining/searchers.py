@@ -8,17 +8,45 @@ from jaxtyping import Float32
 
 from retrieval_cl.core.hits import Hits
 from retrieval_cl.indexing import exact
+from retrieval_cl.indexing.approximate import FaissSettings, build_approximate, search_near
 from retrieval_cl.indexing.exact_ranks import search_over_ranks, share_queries
 from retrieval_cl.indexing.faiss_index import FaissIndex
 from retrieval_cl.indexing.rescore import rescore
 from retrieval_cl.mining.candidates import Search
+from retrieval_cl.mining.config import MiningConfig
 
 
-def build_search(passage_vectors: Float32[np.ndarray, "M D"], *, factory: str | None) -> Search:
-    """The search over an index of that FAISS factory string; exact search where it is None."""
-    return (
-        exact_search(passage_vectors) if factory is None else faiss_search(passage_vectors, factory=factory)
+def build_search(
+    passage_vectors: Float32[np.ndarray, "M D"],
+    config: MiningConfig,
+    *,
+    query_vectors: Float32[np.ndarray, "Q D"],
+    seed: int,
+) -> Search:
+    """The search that the settings name: exact, or an index as FAISS sets it or tuned to a recall.
+
+    Args:
+        passage_vectors: that are searched.
+        config: names the index, its target and how deep it is searched.
+        query_vectors: that will be asked; a sample of them tunes the index.
+        seed: of that sample, and of the tuned index.
+
+    Raises:
+        InputError: FAISS is not installed, refuses the factory string, or does not reach the target.
+    """
+    if config.factory is None:
+        return exact_search(passage_vectors)
+    if config.target_recall is None:
+        return faiss_search(passage_vectors, factory=config.factory)
+    settings = FaissSettings(
+        config.factory,
+        config.target_recall,
+        k=min(config.depth, len(passage_vectors)),
+        seed=seed,
+        num_gpus=None,
+        section="mining",
     )
+    return tuned_search(passage_vectors, settings, query_vectors=query_vectors)
 
 
 def exact_search(
@@ -89,5 +117,28 @@ def faiss_search(passage_vectors: Float32[np.ndarray, "M D"], *, factory: str) -
     def search(query_vectors: Float32[np.ndarray, "Q D"], k: int) -> Hits:
         found = index.search(query_vectors, k=k)
         return rescore(query_vectors, passage_vectors, rows=found.rows, k=k)
+
+    return search
+
+
+def tuned_search(
+    passage_vectors: Float32[np.ndarray, "M D"],
+    settings: FaissSettings,
+    *,
+    query_vectors: Float32[np.ndarray, "Q D"],
+) -> Search:
+    """The same over an index that is searched as widely as its target recall takes, no wider.
+
+    Raises:
+        InputError: FAISS is not installed, refuses the factory string, or does not reach the target.
+    """
+    built = build_approximate(passage_vectors, settings, queries=query_vectors)
+
+    def search(query_vectors: Float32[np.ndarray, "Q D"], k: int) -> Hits:
+        # One hit more than wanted, as it was tuned: the same question finds the same.
+        hits = search_near(
+            built.index, query_vectors, passage_vectors, k=k + 1, per_hit=built.settings.per_hit
+        )
+        return Hits(hits.scores[:, :k], hits.rows[:, :k])
 
     return search

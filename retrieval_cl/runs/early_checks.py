@@ -30,9 +30,7 @@ def check_mining(config: MiningConfig, data: RetrievalData, *, dim: int, in_roun
     """
     require_split(data, "train")
     check_quotas(config.source_quotas, extra=_sources(config, data, in_rounds=in_rounds))
-    if config.factory is not None:
-        num_rows = len(rows_to_search(data, config))
-        check_factory(config.factory, key="mining.factory", num_rows=num_rows, dim=dim)
+    _check_factory(config, num_rows=len(rows_to_search(data, config)), dim=dim)
     if config.second_model is not None:
         second_encoder(config.second_model)
     if config.reranker is not None:
@@ -42,8 +40,18 @@ def check_mining(config: MiningConfig, data: RetrievalData, *, dim: int, in_roun
 def check_mining_of_vectors(config: MiningConfig, *, num_passages: int, dim: int) -> None:
     """The same for stored vectors, which have no further sources."""
     check_quotas(config.source_quotas, extra=())
+    _check_factory(config, num_rows=num_passages, dim=dim)
+
+
+def _check_factory(config: MiningConfig, *, num_rows: int, dim: int) -> None:
     if config.factory is not None:
-        check_factory(config.factory, key="mining.factory", num_rows=num_passages, dim=dim)
+        check_factory(
+            config.factory,
+            key="mining.factory",
+            num_rows=num_rows,
+            dim=dim,
+            target_recall=config.target_recall,
+        )
 
 
 def _sources(config: MiningConfig, data: RetrievalData, *, in_rounds: bool) -> list[str]:

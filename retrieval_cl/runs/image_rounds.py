@@ -65,7 +65,7 @@ class ImageMiner:
                 round=run.round,
                 search=exact_search(vectors, device=str(run.device), memory_bytes=DEFAULT_MEMORY)
                 if self._mining.factory is None
-                else build_search(vectors, factory=self._mining.factory),
+                else build_search(vectors, self._mining, query_vectors=vectors, seed=run.config.seed),
             )
             self.rounds.append(MiningRound(run.round, counts, seconds=perf_counter() - started))
             self._log.append(run.step, round=run.round, mining=counts.to_dict())

@@ -82,7 +82,7 @@ class ImageTextMiner:
             reverse = None
             if "other" in config.source_quotas:
                 depth = min(config.depth, len(images))
-                search = self._search(images, run)
+                search = self._search(images, captions, run)
                 reverse = through_captions(images, captions, texts.own, search=search, depth=depth)
             table, counts = mine(
                 images,
@@ -95,7 +95,7 @@ class ImageTextMiner:
                 seed=run.config.seed,
                 round=run.round,
                 extra=None if reverse is None else {"other": reverse.texts},
-                search=self._search(captions, run),
+                search=self._search(captions, images, run),
                 barred=None
                 if config.near_vector is None
                 else {"near_image": near_images(images, texts.holders, cosine=config.near_vector)},
@@ -104,9 +104,11 @@ class ImageTextMiner:
             self._log.append(run.step, round=run.round, mining=counts.to_dict())
             return self._of_captions(table, reverse, seed=run.config.seed)
 
-    def _search(self, vectors: Float32[np.ndarray, "M D"], run: Run) -> Search:
+    def _search(
+        self, vectors: Float32[np.ndarray, "M D"], queries: Float32[np.ndarray, "Q D"], run: Run
+    ) -> Search:
         if self._mining.factory is not None:
-            return build_search(vectors, factory=self._mining.factory)
+            return build_search(vectors, self._mining, query_vectors=queries, seed=run.config.seed)
         return exact_search(vectors, device=str(run.device), memory_bytes=DEFAULT_MEMORY)
 
     def _of_captions(self, table: NegativeTable, reverse: Found | None, *, seed: int) -> NegativeTable:

@@ -26,7 +26,7 @@ from retrieval_cl.mining.miner import mine
 from retrieval_cl.mining.near_queries import near_vectors_of
 from retrieval_cl.mining.samples import score_samples
 from retrieval_cl.mining.scorers import vector_scorer
-from retrieval_cl.mining.searchers import faiss_search
+from retrieval_cl.mining.searchers import build_search
 from retrieval_cl.mining.table import NegativeTable
 from retrieval_cl.runs.early_checks import check_mining_of_vectors
 from retrieval_cl.runs.evaluate import Say
@@ -79,10 +79,11 @@ class VectorMiner:
 
     def search(self, sharing: Sharing) -> Search:
         """The search that the settings ask for, by whoever shares it; an index is built here."""
-        vectors, factory = self.passages.vectors, self.config.mining.factory
-        if factory is None:
+        vectors, config = self.passages.vectors, self.config
+        if config.mining.factory is None:
             return sharing.exact(vectors, device="cpu", memory_bytes=self.memory_bytes)
-        return sharing.search(faiss_search(vectors, factory=factory))
+        queries, seed = self.query_vectors(), config.training.seed
+        return sharing.search(build_search(vectors, config.mining, query_vectors=queries, seed=seed))
 
     def mine(self, search: Search) -> tuple[NegativeTable, MiningCounts]:
         """The table of all queries with a positive."""

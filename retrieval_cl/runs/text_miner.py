@@ -19,7 +19,7 @@ from retrieval_cl.mining.estimate import HeldBack
 from retrieval_cl.mining.miner import mine
 from retrieval_cl.mining.samples import ScoreSamples, score_samples
 from retrieval_cl.mining.scorers import Reranker, vector_scorer
-from retrieval_cl.mining.searchers import faiss_search
+from retrieval_cl.mining.searchers import build_search
 from retrieval_cl.mining.shingles import ShingleSets
 from retrieval_cl.mining.table import NegativeTable
 from retrieval_cl.runs.further_candidates import further_hits, reranker_of, shingles_of
@@ -128,7 +128,7 @@ class TextMiner:
             shingles=shingles_of(text, among.rows, config),
             search=sharing.exact(vectors, device=device, memory_bytes=memory_bytes)
             if config.factory is None
-            else sharing.search(faiss_search(vectors, factory=config.factory)),
+            else sharing.search(build_search(vectors, config, query_vectors=query_vectors, seed=seed)),
             config=config,
             seed=seed,
             round=round,

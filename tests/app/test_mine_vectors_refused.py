@@ -84,6 +84,7 @@ def test_what_does_not_fit_is_named_in_one_line(cli, stored, name):
         (("--set", "mining.reranker=x"), "mining.reranker has no effect on stored vectors"),
         (("--set", "source.path=x"), "'source' has no effect"),
         (("--set", "mining.factory=Flta"), "mining.factory 'Flta' for 90 vectors of dim 8: FAISS refuses it"),
+        (("--set", "mining.target_recall=0.9"), "target_recall 0.9 has no effect on exact search"),
         (("--set", "mining.quotas.lexical=1"), "mining.quotas.lexical: nothing gives"),
         (("--set", "mining.max_score=-1"), "no negative for any of 30 queries: of 2,700 candidates"),
         (("--shape", "tuples"), "--shape"),

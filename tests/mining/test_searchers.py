@@ -35,7 +35,7 @@ def assert_same_hits(one, other):
 
 def test_exact_search_gives_the_bits_of_the_pair_rule(vectors):
     queries, passages = vectors
-    found = build_search(passages, factory=None)(queries, 30)
+    found = build_search(passages, MiningConfig(), query_vectors=queries, seed=0)(queries, 30)
     assert_same_hits(found, brute_search(passages)(queries, 30))
 
 
@@ -62,7 +62,8 @@ def test_miner_with_its_own_search_is_the_same_for_any_chunk_size(vectors):
 def test_approximate_hits_carry_exact_scores_in_exact_order(vectors):
     pytest.importorskip("faiss")
     queries, passages = vectors
-    found = build_search(passages, factory="IVF8,SQ8")(queries, 12)
+    config = MiningConfig(factory="IVF8,SQ8", depth=12)
+    found = build_search(passages, config, query_vectors=queries, seed=0)(queries, 12)
     exact = brute_search(passages)(queries, len(passages))
     places = [
         [row.index(hit) for hit in hits]
