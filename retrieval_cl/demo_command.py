@@ -22,7 +22,7 @@ def stories() -> None:
 @demo.command()
 def collapse(
     output: Output = None,
-    steps: Annotated[int, typer.Option(min=1, help="Of each of the four trainings.")] = 200,
+    steps: Annotated[int, typer.Option(min=30, help="Of each of the four trainings.")] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, batches and views.")] = 0,
 ) -> None:
     """How vectors collapse where positives are all there is, and how SimCLR, MoCo and BYOL avoid it.
