@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from retrieval_cl.config import ImageRunConfig
 from retrieval_cl.core.errors import InputError
+from retrieval_cl.core.hits import Hits
 from retrieval_cl.core.images import Images
 from retrieval_cl.evaluation.knn import KnnProtocol, vote
 from retrieval_cl.evaluation.linear_probe import linear_probe
@@ -143,12 +144,27 @@ def knn_right(
     task: Task, embedded: Embedded, *, config: ImageEvaluationConfig, device: torch.device
 ) -> Bool[np.ndarray, " Q"]:
     """Whether the nearest images of the bank name the right class of each image."""
-    hits = exact.search(embedded.asked, embedded.bank, k=min(config.knn_k, len(task.bank)), device=device)
+    return named_by(task, nearest(task, embedded, config=config, device=device), config=config)
+
+
+def nearest(task: Task, embedded: Embedded, *, config: ImageEvaluationConfig, device: torch.device) -> Hits:
+    """The images of the bank that vote on each image."""
+    return exact.search(embedded.asked, embedded.bank, k=min(config.knn_k, len(task.bank)), device=device)
+
+
+def named_by(task: Task, hits: Hits, *, config: ImageEvaluationConfig) -> Bool[np.ndarray, " Q"]:
+    """Whether the votes of the hits name the right class of each image."""
     voted = vote(
         hits, task.labels[task.bank], num_classes=task.num_classes, temperature=config.knn_temperature
     )
     right: Bool[np.ndarray, " Q"] = voted == task.labels[task.asked]
     return right
+
+
+def found_first(task: Task, hits: Hits) -> Bool[np.ndarray, " Q"]:
+    """Whether the nearest image is of the class: success@1, which papers on images call recall@1."""
+    first: Bool[np.ndarray, " Q"] = task.labels[task.bank][hits.rows[:, 0]] == task.labels[task.asked]
+    return first
 
 
 def linear_right(task: Task, embedded: Embedded, *, seed: int) -> Bool[np.ndarray, " Q"]:

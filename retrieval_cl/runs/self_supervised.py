@@ -21,7 +21,7 @@ from retrieval_cl.methods.method import Method
 from retrieval_cl.reporting.curves import Arm, read_arm
 from retrieval_cl.reporting.facts import MiningRound
 from retrieval_cl.runs.image_rounds import ImageMiner
-from retrieval_cl.runs.image_scores import Task, embed, knn_right
+from retrieval_cl.runs.image_scores import Task, embed, found_first, named_by, nearest
 from retrieval_cl.runs.image_vectors import ImageVectors
 from retrieval_cl.runs.kept import best_keeper, checkpoint_to_resume, dev_at, put_back_kept, stages
 from retrieval_cl.runs.run_folder import BEST, CHECKPOINTS, METRICS
@@ -42,7 +42,7 @@ from retrieval_cl.training.progress import Display, Progress
 from retrieval_cl.training.run import Callback, Run
 from retrieval_cl.training.trainer import start_run, train
 
-METRIC = "knn_accuracy"
+METRIC, FIRST = "knn_accuracy", "success@1"
 # Stream of random numbers of the heads' first weights, beside that of the encoder's.
 HEADS = 1
 
@@ -200,8 +200,9 @@ def _dev_callback(
     def measure(run: Run) -> Mapping[str, float]:
         with watch("evaluate on dev"):
             embedded = embed(task, lambda images, rows: vectors.of(rows))
-            right = knn_right(task, embedded, config=evaluation, device=run.device)
-            return {METRIC: float(right.mean())}
+            hits = nearest(task, embedded, config=evaluation, device=run.device)
+            right = named_by(task, hits, config=evaluation)
+            return {METRIC: float(right.mean()), FIRST: float(found_first(task, hits).mean())}
 
     keep = best_keeper(config.folder / BEST) if evaluation.keep == "best" else None
     return Evaluate(measure, log, metric=METRIC, keep_best=keep)

@@ -3,9 +3,10 @@
 import numpy as np
 import torch
 
+from retrieval_cl.core.hits import Hits
 from retrieval_cl.core.images import ArrayImages
 from retrieval_cl.runs.image_config import ImageEvaluationConfig
-from retrieval_cl.runs.image_scores import Task, describe_protocol, pixel_vectors
+from retrieval_cl.runs.image_scores import Task, describe_protocol, found_first, named_by, pixel_vectors
 
 
 def draw(height, width):
@@ -35,3 +36,13 @@ def test_pixels_of_large_images_take_no_more_room_than_those_of_small_ones():
     means = torch.nn.functional.normalize(pixels.unflatten(2, (32, 3)).mean(3).flatten(1), dim=1)
     assert ((torch.from_numpy(found) * means).sum(dim=1) > 0.98).all()
     assert told(images)["raw pixels"] == "their cosine, of images shrunk to 32 x 16"
+
+
+def test_the_nearest_image_may_be_right_where_the_vote_is_not():
+    labels = np.array([0, 1, 1, 0, 1], dtype=np.int64)
+    rows = np.arange(5, dtype=np.int64)
+    task = Task(draw(4, 4)[0], rows[:3], rows[3:], labels, 2)
+    scores = np.array([[0.9, 0.5, 0.4], [0.9, 0.5, 0.4]], dtype=np.float32)
+    hits = Hits(scores, np.array([[0, 1, 2], [0, 1, 2]], dtype=np.int64))
+    assert found_first(task, hits).tolist() == [True, False]
+    assert named_by(task, hits, config=ImageEvaluationConfig(knn_k=3)).tolist() == [False, True]

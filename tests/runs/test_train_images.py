@@ -123,6 +123,7 @@ def test_results_have_every_number_with_its_interval_and_protocol(image_run):
         low, high = found["intervals"][name]
         assert 0 <= low <= found[name] <= high <= 1, name
     assert (found["num_train_images"], found["num_test_images"], found["steps"]) == (32, 16, 3)
+    assert found["dev"].keys() == {"knn_accuracy", "success@1"}
     # Four colours are told apart by their pixels.
     assert found["raw_pixel_knn_accuracy"] == 1.0
     assert "k 10, cosine" in found["protocol"]["knn"]
