@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, final
 
 from retrieval_cl.evaluation.accuracy import wilson_interval
@@ -21,6 +22,44 @@ from retrieval_cl.runs.image_text_scores import (
 
 TITLES = {"text_to_image": "text to image", "image_to_text": "image to text", ZERO_SHOT: "zero-shot"}
 _BOTH_NAMES = "success@k: any right one among the first k, which papers on CLIP call R@k (recall@k)"
+
+
+# What a terminal is told of the tests; results.json has all.
+_TOLD = ("success@1", "success@10", ZERO_SHOT)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Tested:
+    """How `system` differs from `than` by one metric of one part."""
+
+    part: str
+    system: str
+    than: str
+    metric: str
+    difference: Difference
+
+    @property
+    def title(self) -> str:
+        """The metric with the part it is of, for readers."""
+        return self.metric if self.part == self.metric else f"{TITLES[self.part]} {self.metric}"
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        one = self.difference
+        return {
+            "part": self.part,
+            "system": self.system,
+            "than": self.than,
+            "metric": self.metric,
+            "mean": one.interval.mean,
+            "low": one.interval.low,
+            "high": one.interval.high,
+            "p": one.p,
+            "wins": one.wins,
+            "losses": one.losses,
+            "detectable": one.detectable,
+        }
 
 
 @final
@@ -53,41 +92,46 @@ class ImageTextBoard:
                 by_part.setdefault(part, {})[name] = scores
         return cls(by_part, pairs, protocol)
 
-    def results(self, part: str) -> dict[str, dict[str, Interval]]:
-        """System -> metric -> mean with its interval."""
+    @cached_property
+    def results(self) -> dict[str, dict[str, dict[str, Interval]]]:
+        """Part -> system -> metric -> mean with its interval."""
         return {
-            name: {metric: _interval(metric, system) for metric in system.metrics}
-            for name, system in self.systems[part].items()
+            part: {
+                name: {metric: _interval(metric, system) for metric in system.metrics}
+                for name, system in systems.items()
+            }
+            for part, systems in self.systems.items()
         }
 
-    def differences(self, part: str) -> Iterator[tuple[str, str, str, Difference]]:
-        """(system, than, metric, difference) of every pair that both were measured for."""
-        systems = self.systems[part]
-        for system, than in self.pairs:
-            if system in systems and than in systems:
-                first, second = systems[system], systems[than]
-                for metric, one in differences(first, second, metrics=list(first.metrics)).items():
-                    yield system, than, metric, one
+    @cached_property
+    def tested(self) -> list[Tested]:
+        """Every metric of every pair that both were measured for."""
+        return [
+            Tested(part, system, than, metric, one)
+            for part, systems in self.systems.items()
+            for system, than in self.pairs
+            if system in systems and than in systems
+            for metric, one in _differences(systems[system], systems[than]).items()
+        ]
 
     def comparisons(self) -> list[Comparison]:
         """All differences, for a page; a metric carries the name of its part."""
         return [
-            Comparison(system, than, title(part, metric), one.interval, one.p)
-            for part in self.systems
-            for system, than, metric, one in self.differences(part)
+            Comparison(one.system, one.than, one.title, one.difference.interval, one.difference.p)
+            for one in self.tested
         ]
 
     def text(self) -> str:
         """A table for each part, the tests, and how all was measured, for a terminal."""
         lines: list[str] = []
         for part in self.systems:
-            lines += [f"{TITLES[part]}:", text_table(self.results(part)), ""]
+            lines += [f"{TITLES[part]}:", text_table(self.results[part]), ""]
         tested = [
-            f"{system} - {than}: {title(part, metric)} {one.interval.mean:+.3f} "
-            f"[{one.interval.low:+.3f}, {one.interval.high:+.3f}], p = {one.p:.2g}"
-            for part in self.systems
-            for system, than, metric, one in self.differences(part)
-            if metric in ("success@1", "success@10", ZERO_SHOT)
+            f"{one.system} - {one.than}: {one.title} {one.difference.interval.mean:+.3f} "
+            f"[{one.difference.interval.low:+.3f}, {one.difference.interval.high:+.3f}], "
+            f"p = {one.difference.p:.2g}"
+            for one in self.tested
+            if one.metric in _TOLD
         ]
         if tested:
             lines += ["difference, 95 % interval, p of the paired permutation test:", *tested, ""]
@@ -108,34 +152,13 @@ class ImageTextBoard:
                         metric: {"mean": one.mean, "low": one.low, "high": one.high}
                         for metric, one in row.items()
                     }
-                    for name, row in self.results(part).items()
+                    for name, row in systems.items()
                 }
-                for part in self.systems
+                for part, systems in self.results.items()
             },
-            "comparisons": [
-                {
-                    "part": part,
-                    "system": name,
-                    "than": than,
-                    "metric": metric,
-                    "mean": one.interval.mean,
-                    "low": one.interval.low,
-                    "high": one.interval.high,
-                    "p": one.p,
-                    "wins": one.wins,
-                    "losses": one.losses,
-                    "detectable": one.detectable,
-                }
-                for part in self.systems
-                for name, than, metric, one in self.differences(part)
-            ],
+            "comparisons": [one.to_json() for one in self.tested],
             "protocol": dict(self.protocol),
         }
-
-
-def title(part: str, metric: str) -> str:
-    """A metric with the part it is of, for readers."""
-    return metric if part == metric else f"{TITLES[part]} {metric}"
 
 
 def describe_protocol(tasks: ImageTextTasks, *, split: str) -> dict[str, str]:
@@ -153,6 +176,10 @@ def describe_protocol(tasks: ImageTextTasks, *, split: str) -> dict[str, str]:
             f"{len(tasks.zero_shot.templates)} prompts a class"
         )
     return found
+
+
+def _differences(system: SystemScores, than: SystemScores) -> dict[str, Difference]:
+    return differences(system, than, metrics=list(system.metrics))
 
 
 def _right(task: CrossModalTask) -> str:

@@ -46,7 +46,6 @@ def image_text_report(
         else f"model that began as {encoder.path}"
     )
     captions_found, images_found = ([], []) if tasks is None else found_rows(tasks, run.encoder, data)
-    parts = [] if board is None else list(board.systems)
     return ImageTextReport(
         name=config.name,
         model=f"a {kind}, vectors of {run.encoder.dim} numbers, by {config.method.name}",
@@ -54,7 +53,7 @@ def image_text_report(
         arm=run.arm(config.name),
         provenance=provenance(command, settings=settings_facts(config)),
         metric=config.evaluation.metric,
-        results={} if board is None else {TITLES[part]: board.results(part) for part in parts},
+        results={} if board is None else {TITLES[part]: rows for part, rows in board.results.items()},
         headline=(TITLES["text_to_image"], "success@10"),
         comparisons=[] if board is None else board.comparisons(),
         protocol={} if board is None else board.protocol,

@@ -97,7 +97,9 @@ def train_on_image_text(
     watch, output, training = Stopwatch(), config.folder, config.training
     device = start_accelerator().device
     method = load_method(config.method.name).build(config.method, encoder).to(device)
-    data = _placed(data, device, max_gb=config.source.device_gb)
+    if not config.source.stream:
+        # A stream is decoded as it is asked for, and kept nowhere.
+        data = _placed(data, device, max_gb=config.source.device_gb)
     with watch("tokens"):
         source = image_text_batches(data, encoder, matches=matches, config=config)
     run = start_run(method, training, steps_per_epoch=source.steps_per_epoch)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import platform
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import torch
+from torch import nn
 
-from retrieval_cl.encoders.text import TextEncoder
+Encoder = TypeVar("Encoder", bound=nn.Module)
 
 
-def on_device(encoder: TextEncoder) -> TextEncoder:
+def on_device(encoder: Encoder) -> Encoder:
     """The encoder on the first GPU where there is one, else on the CPU."""
     return encoder.to("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 from retrieval_cl.config import AnyRunConfig, load_any_config
 from retrieval_cl.core.errors import InputError
@@ -66,9 +67,17 @@ def _check_settings(folder: Path, config: AnyRunConfig) -> None:
         )
     for section in (name for name in _SECTIONS if name in type(config).model_fields):
         then, now = getattr(before, section), getattr(config, section)
+        if then == now:
+            continue
+        if then is None or now is None:
+            _refuse_other(folder, section, then, now)
         for key in type(now).model_fields:
             if getattr(then, key) != getattr(now, key):
-                raise InputError(
-                    f"{folder / CONFIG}: started with {section}.{key} {getattr(then, key)!r}, now it is "
-                    f"{getattr(now, key)!r}; `retrieval-cl train {folder} --resume` takes its own settings"
-                )
+                _refuse_other(folder, f"{section}.{key}", getattr(then, key), getattr(now, key))
+
+
+def _refuse_other(folder: Path, key: str, then: object, now: object) -> NoReturn:
+    raise InputError(
+        f"{folder / CONFIG}: started with {key} {then!r}, now it is {now!r}; `retrieval-cl train {folder} "
+        "--resume` takes its own settings"
+    )

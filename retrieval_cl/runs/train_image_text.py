@@ -37,6 +37,15 @@ from retrieval_cl.sources.image_text.relations import Matches, find_matches
 from retrieval_cl.training.device import start_accelerator
 from retrieval_cl.training.progress import Display
 
+# What sources count in `made_by`, in words.
+_LEFT_OUT = {
+    "broken": "broken or missing",
+    "leaked_train_images": "train images left out: a held-out one has the same pixels",
+    "images_without_split": "of no split",
+    "rows_without_image": "rows without an image",
+    "empty_captions": "empty captions",
+    "repeated_captions": "captions that an image had twice",
+}
 TRAINED, BEFORE = "trained", "before training"
 FINE_TUNED, ZERO_SHOT_MODEL = "fine-tuned", "zero-shot"
 
@@ -172,10 +181,22 @@ def describe_data(data: ImageTextData, matches: Matches) -> str:
     height, width = data.images.size
     splits = ", ".join(f"{name} {len(rows):,}" for name, rows in data.splits.items())
     distinct = len(np.unique(matches.caption_items))
-    return (
-        f"{data.name}: {len(data.images):,} images of {height}x{width} ({splits}), {len(data.captions):,} "
-        f"captions, {distinct:,} of them distinct"
+    left_out = [
+        f"{number:,} {what}"
+        for key, what in _LEFT_OUT.items()
+        if (number := _count(data.made_by.get(key, 0)))
+    ]
+    return "; ".join(
+        [
+            f"{data.name}: {len(data.images):,} images of {height}x{width} ({splits}), "
+            f"{len(data.captions):,} captions, {distinct:,} of them distinct",
+            *left_out,
+        ]
     )
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) else len(value)
 
 
 def _tasks(config: ImageTextRunConfig, data: ImageTextData, matches: Matches) -> ImageTextTasks | None:

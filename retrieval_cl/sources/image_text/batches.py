@@ -167,7 +167,8 @@ class ImageTextBatches:
             total=len(images),
         )
         image_ids = torch.from_numpy(self.matches.image_items[images[mine]])
-        views = {"image": View(Pixels(pixels), image_ids), "text": self._texts(captions[mine])}
+        shown = Pixels(pixels, cost=_tokens_of(pixels))
+        views = {"image": View(shown, image_ids), "text": self._texts(captions[mine])}
         if table is not None and self.cluster == 1:
             drawn = table.draw(images, self.num_negatives, np.random.default_rng([*key, NEGATIVES]))
             views["negative"] = self._texts(drawn[mine].reshape(-1))
@@ -237,6 +238,11 @@ class _AsItIs:
     ) -> Float[Tensor, "B 3 S S"]:
         """The evaluation transform, wherever the images stand in their batch."""
         return self._prepare(images)
+
+
+def _tokens_of(pixels: Float[Tensor, "B 3 S S"]) -> int:
+    """What an image counts as where a batch is cut by tokens: one a patch of 16 x 16 pixels."""
+    return max(1, pixels.shape[2] * pixels.shape[3] // 256)
 
 
 def _refuse_empty(tokens: Ragged, captions: Int64[np.ndarray, " T"], data: ImageTextData) -> None:
