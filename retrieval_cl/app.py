@@ -15,7 +15,7 @@ from retrieval_cl.core.errors import InputError
 from retrieval_cl.demo_command import demo
 from retrieval_cl.image_commands import copies, search_images
 from retrieval_cl.mine_command import mine
-from retrieval_cl.options import Config, Data, Mode, ModelName, Output, Set
+from retrieval_cl.options import Config, Data, Mode, ModelName, Output, Set, Store
 from retrieval_cl.runs.models import config_to_train, find_model
 
 VECTORS = Path("vectors.npy")
@@ -173,6 +173,7 @@ def index(
     what: Annotated[
         Literal["images", "captions"] | None, typer.Option(help="Of a model of both; default: images.")
     ] = None,
+    store: Store = None,
     set_: Set = None,
 ) -> None:
     """Index a corpus for search: vectors, words, texts, and the model they belong to; or images.
@@ -192,7 +193,7 @@ def index(
     given = [f"index.{key}={value}" for key, value in named.items() if value is not None] + (set_ or [])
     from retrieval_cl.runs.stories import index_story
 
-    story = index_story(found, config=config, overrides=given, data=data, corpus=corpus)
+    story = index_story(found, config=config, overrides=given, data=data, corpus=corpus, store=store)
     with bar("encoding") as progress:
         done = story(
             output=output or found.folder / "index", copy_model=copy_model, say=say, progress=progress

@@ -11,7 +11,7 @@ import typer
 from retrieval_cl.config import refuse_overrides
 from retrieval_cl.console import say, tell, typed_command
 from retrieval_cl.core.errors import InputError
-from retrieval_cl.options import Config, Data, Output, Scores, Set, Shape
+from retrieval_cl.options import Config, Data, Output, Scores, Set, Shape, Store
 from retrieval_cl.runs.models import config_for, find_model
 
 
@@ -30,6 +30,7 @@ def mine(
     report: Annotated[bool, typer.Option("--report/--no-report", help="The audit as a page.")] = True,
     bound: Annotated[float, typer.Option(help="False negatives a margin may leave.")] = 0.05,
     hidden_share: Annotated[float, typer.Option(help="Of known answers, for the estimate.")] = 0.5,
+    store: Store = None,
     memory: Annotated[str | None, typer.Option(help="For exact search: 2GiB.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", "--plan", help="Say what it takes; stop.")] = False,
     set_: Set = None,
@@ -41,6 +42,7 @@ def mine(
     Examples:
     * `retrieval-cl mine runs/tldr --output runs/tldr/mined`
     * `retrieval-cl mine sentence-transformers/all-MiniLM-L6-v2 --data data/tldr --set mining.rank_min=5`
+    * `retrieval-cl mine runs/tldr --store runs/vectors`
     * `retrieval-cl mine runs/tldr --shape tuples --format parquet --against runs/old/mined`
     * `retrieval-cl mine --query-vectors q.npy --passage-vectors p.npy --positives qrels.tsv -o mined`
     """
@@ -51,8 +53,11 @@ def mine(
     stored = any(file is not None for file in files)
     used = ("mining", "training") if stored else ("source", "mining", "encoder", "training")
     refuse_overrides(set_ or (), used=used, command="mine")
-    if stored and (model is not None or data is not None or (shape, scores) != ("triplets", "vectors")):
-        raise InputError("stored vectors are mined without MODEL, --data, --shape, --scores; leave them out")
+    of_texts = (model, data, store) != (None, None, None) or (shape, scores) != ("triplets", "vectors")
+    if stored and of_texts:
+        raise InputError(
+            "stored vectors are mined without MODEL, --data, --store, --shape, --scores; leave them out"
+        )
     found = None if model is None else find_model(model)
     settings = config_for(found, config=config, overrides=set_ or (), data=data, needs_data=not stored)
     options = MineOptions(
@@ -78,9 +83,10 @@ def mine(
         return
     from retrieval_cl.runs import mine as story
 
-    prepared = story.prepare(settings, story.encoder_of(settings, found), memory=memory)
+    prepared = story.prepare(settings, story.encoder_of(settings, found), memory=memory, store=store)
     story.check_options(prepared, options)
-    _tell_plan(prepared.plan.lines(), dry_run=dry_run)
+    kept = [] if store is None else [f"plan: what {store} holds is not encoded again"]
+    _tell_plan([*prepared.plan.lines(), *kept], dry_run=dry_run)
     if not dry_run:
         tell(describe(story.mine_negatives(prepared, options, say=say)))
 

@@ -11,6 +11,13 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="A setting: --set t
 Data = Annotated[str | None, typer.Option(help="BEIR folder, file of pairs, Hugging Face id, or 'pydoc'.")]
 Config = Annotated[Path | None, typer.Option("--config", help="YAML file; default: that of the model's run.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where the result goes.")]
+Store = Annotated[
+    Path | None,
+    typer.Option(
+        help="Keeps the vectors: only missing or changed texts are encoded, a killed run loses at most "
+        "a shard."
+    ),
+]
 Mode = Literal["dense", "bm25", "hybrid"]
 # Those of `mining.export`, whose libraries are not for --help.
 Shape = Literal["triplets", "tuples", "pairs", "lists", "flagembedding"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 from numpy.typing import DTypeLike
 from torch import Tensor
 
@@ -58,6 +59,21 @@ def map_file(path: Path, *, tensor: str | None = None) -> Float[Tensor, "N D"]:
             "bits, lowest byte first, or of uint16 that hold the bits of bfloat16"
         )
     return from_stored(array)
+
+
+def nameless_map(shape: tuple[int, int], *, folder: Path | None = None) -> Float32[np.ndarray, "N D"]:
+    """A new array on disk that no one else sees and that goes with its last use.
+
+    Args:
+        shape: rows and numbers a row.
+        folder: on whose disk; None: where temporary files lie.
+    """
+    # What is mapped stays while it is mapped, without a name.
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".mapped-") as place:
+        out: Float32[np.ndarray, "N D"] = np.lib.format.open_memmap(
+            Path(place) / "vectors.npy", mode="w+", dtype=np.float32, shape=shape
+        )
+    return out
 
 
 def from_stored(array: np.ndarray) -> Float[Tensor, "N D"]:

@@ -23,6 +23,7 @@ from retrieval_cl.kinds import NAMES
 from retrieval_cl.runs.config import IndexConfig
 from retrieval_cl.runs.corpus import read_texts
 from retrieval_cl.runs.evaluate import Say
+from retrieval_cl.runs.kept_vectors import KeptVectors, check_store
 from retrieval_cl.runs.machine import on_device
 from retrieval_cl.runs.models import Model
 from retrieval_cl.runs.stopwatch import Stopwatch
@@ -63,6 +64,7 @@ def index_corpus(
     model: Model,
     *,
     corpus: Path | None = None,
+    store: Path | None = None,
     output: Path,
     copy_model: bool = False,
     say: Say = lambda line: None,
@@ -74,6 +76,7 @@ def index_corpus(
         config: its section index is read, and source where `corpus` is None.
         model: embeds the passages, and later the queries.
         corpus: a file of texts (`runs.corpus.read_texts`).
+        store: folder that keeps the vectors; None: they are not kept.
         output: the index; one that stands there is replaced.
         copy_model: put a copy of the model into the index, so that it may travel alone.
         say: gets a line now and then.
@@ -85,6 +88,7 @@ def index_corpus(
     """
     watch = Stopwatch()
     check_place(output)
+    check_store(store, output=output)
     refuse_what(config.index, model)
     faiss = faiss_settings(config.index)
     data = load(config.source) if corpus is None else None
@@ -109,6 +113,7 @@ def index_corpus(
         words=words,
         config=config.index,
         copy_model=copy_model,
+        store=store,
         data=data,
         say=say,
         progress=progress,
@@ -131,11 +136,25 @@ def write_passage_index(
     words: Words | None,
     config: IndexConfig,
     copy_model: bool = False,
+    store: Path | None = None,
     data: RetrievalData | None = None,
     say: Say = lambda line: None,
     progress: Progress | None = None,
 ) -> Approximate | None:
-    """Encodes passages and writes the index. `model`: the encoder's folder; None keeps a copy inside.
+    """Encodes passages and writes the index.
+
+    Args:
+        output: the index.
+        passages: of it.
+        encoder: embeds them.
+        model: the encoder's folder; None keeps a copy inside.
+        words: of BM25; None for none.
+        config: of the index.
+        copy_model: keep a copy in any case.
+        store: folder that keeps the vectors; None: they are not kept.
+        data: whose queries measure the recall; None for none.
+        say: gets a line now and then.
+        progress: called with passages done and passages in all.
 
     Returns:
         The FAISS index with its recall, measured with queries of the data set where there are any.
@@ -143,7 +162,12 @@ def write_passage_index(
     faiss = faiss_settings(config)
     if faiss is not None:
         load_faiss(faiss.factory)  # a module that is missing is known before hours of encoding
-    vectors = encoder.encode(passages.full(), kind="passage", progress=progress)
+    texts = passages.full()
+    vectors = (
+        encoder.encode(texts, kind="passage", progress=progress)
+        if store is None
+        else KeptVectors(store, say).vectors(texts, encoder=encoder, kind="passage", progress=progress)
+    )
     _refuse_zero(vectors, passages)
     asked = None if faiss is None or data is None else _some_queries(data, seed=faiss.seed)
     with tempfile.TemporaryDirectory() as temporary:

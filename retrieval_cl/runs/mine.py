@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float32, Int64
 
 from retrieval_cl.config import RunConfig
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.ranks import rank
-from retrieval_cl.core.relations import Ragged
 from retrieval_cl.encoders.load import build_encoder, load_encoder
 from retrieval_cl.encoders.text import TextEncoder
 from retrieval_cl.mining.audit_config import AuditConfig
-from retrieval_cl.mining.audit_pairs import text_similarity
 from retrieval_cl.mining.export import Exported, write_texts
-from retrieval_cl.mining.near_queries import QueryPairs, near_texts_of
-from retrieval_cl.mining.shingles import ShingleSets
 from retrieval_cl.mining.table import NegativeTable
 from retrieval_cl.runs.early_checks import check_mining
 from retrieval_cl.runs.evaluate import Say
+from retrieval_cl.runs.kept_vectors import KeptVectors, check_store
 from retrieval_cl.runs.mine_audit import (
     Estimate,
     Subject,
@@ -32,7 +28,6 @@ from retrieval_cl.runs.mine_audit import (
     estimate_teacher,
 )
 from retrieval_cl.runs.mine_counts import refuse_empty
-from retrieval_cl.runs.mine_page import Naming
 from retrieval_cl.runs.mine_recall import measure_search
 from retrieval_cl.runs.mine_result import (
     TABLE,
@@ -43,44 +38,58 @@ from retrieval_cl.runs.mine_result import (
     older_table,
     write_report,
 )
+from retrieval_cl.runs.mine_subject import judged_of, naming_of, subject_of
 from retrieval_cl.runs.models import Model
 from retrieval_cl.runs.plan import Plan, plan_text, search_memory
 from retrieval_cl.runs.prepare import PreparedText, given_hits, prepare_text
 from retrieval_cl.runs.reports import data_facts, describe_data, negative_examples, settings_facts
-from retrieval_cl.runs.sharing import over_all_ranks
+from retrieval_cl.runs.sharing import Sharing, over_all_ranks
 from retrieval_cl.runs.stopwatch import Stopwatch
 from retrieval_cl.runs.text_miner import TextMiner, searched_rows
 from retrieval_cl.runs.vectors import Vectors
 from retrieval_cl.sources.load import load
 from retrieval_cl.sources.records import RetrievalData
-from retrieval_cl.sources.word_ids import word_ids
 from retrieval_cl.training.device import start_accelerator
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Texts ready to be mined, and what that will cost."""
+    """Texts ready to be mined, and what that will cost.
+
+    Attributes:
+        config: of the run.
+        encoder: embeds queries and passages.
+        text: to be mined.
+        memory_bytes: for exact search.
+        plan: as if every text had to be encoded.
+        store: folder that keeps their vectors; None: they are not kept.
+    """
 
     config: RunConfig
     encoder: TextEncoder
     text: PreparedText
     memory_bytes: int
     plan: Plan
+    store: Path | None = None
 
 
-def prepare(config: RunConfig, encoder: TextEncoder, *, memory: str | None = None) -> Prepared:
+def prepare(
+    config: RunConfig, encoder: TextEncoder, *, memory: str | None = None, store: Path | None = None
+) -> Prepared:
     """Reads and tokenises the data, and plans.
 
     Args:
         config: its sections source and mining are read, and the seed of training.
         encoder: embeds queries and passages.
         memory: for exact search, as 2GiB; None: the default.
+        store: folder that keeps the vectors; None: they are not kept.
 
     Raises:
-        InputError: the data is missing, broken or has no train split; `memory` is no size; or the settings
-            of mining name what is not there.
+        InputError: the data is missing, broken or has no train split; `memory` is no size; `store` no place
+            for one; or the settings of mining name what is not there.
     """
+    check_store(store)
     memory_bytes = search_memory(memory, config.mining)
     data = load(config.source)
     check_mining(config.mining, data, dim=encoder.dim)
@@ -94,7 +103,7 @@ def prepare(config: RunConfig, encoder: TextEncoder, *, memory: str | None = Non
         config=config.mining,
         memory_bytes=memory_bytes,
     )
-    return Prepared(config, encoder, text, memory_bytes, plan)
+    return Prepared(config, encoder, text, memory_bytes, plan, store)
 
 
 def mine_negatives(prepared: Prepared, options: MineOptions, *, say: Say = lambda line: None) -> Mined:
@@ -119,15 +128,15 @@ def _mine(prepared: Prepared, options: MineOptions, *, say: Say) -> Mined:
     watch, text = Stopwatch(), prepared.text
     old = check_options(prepared, options)
     say(f"{describe_data(text.data)}; encoding")
-    miner = _encode(prepared)
+    miner = _encode(prepared, say=say)
     table, counts = miner.mine()
     refuse_empty(counts)
     seed, fingerprint = miner.seed, prepared.encoder.fingerprint()
     if rank() == 0:
         table.save(options.output / TABLE, data=text.data.name, fingerprint=fingerprint, seed=seed)
     written, exported = _export(text.data, table, miner, options=options)
-    subject = _subject(text, table, miner, audit=options.audit)
-    audit = audit_table(subject, judged=_judged(text, miner.queries), old=old, seed=seed)
+    subject = subject_of(text, table, miner, audit=options.audit)
+    audit = audit_table(subject, judged=judged_of(text, miner.queries), old=old, seed=seed)
     say("estimating the false negatives")
     estimates = _estimates(miner, subject, audit=options.audit)
     mined = Mined(
@@ -162,21 +171,36 @@ def encoder_of(config: RunConfig, model: Model | None) -> TextEncoder:
     return build_encoder(config.encoder, corpus_texts=())
 
 
-def _encode(prepared: Prepared) -> TextMiner:
+def _encode(prepared: Prepared, *, say: Say) -> TextMiner:
     config, encoder, text = prepared.config, prepared.encoder, prepared.text
     queries = text.data.splits["train"].judged_queries
     sharing = over_all_ranks(encoder.device)
-    vectors = Vectors(text, encoder, precision="fp32", sharing=sharing)
+    query_vectors, passage_vectors = _vectors(prepared, queries, sharing=sharing, say=say)
     return TextMiner.prepare(
         text,
-        vectors.queries(queries),
-        vectors.passages(),
+        query_vectors,
+        passage_vectors,
         extra=given_hits(text.data, queries),
         config=config.mining,
         seed=config.training.seed,
         device=str(encoder.device),
         memory_bytes=prepared.memory_bytes,
         sharing=sharing,
+    )
+
+
+def _vectors(
+    prepared: Prepared, queries: Int64[np.ndarray, " N"], *, sharing: Sharing, say: Say
+) -> tuple[Float32[np.ndarray, "N D"], Float32[np.ndarray, "M D"]]:
+    """Of the given queries, and of the corpus."""
+    encoder, data = prepared.encoder, prepared.text.data
+    if prepared.store is None:
+        made = Vectors(prepared.text, encoder, precision="fp32", sharing=sharing)
+        return made.queries(queries), made.passages()
+    kept, asked = KeptVectors(prepared.store, say), data.queries.full()
+    return (
+        kept.vectors([asked[row] for row in queries.tolist()], encoder=encoder, kind="query"),
+        kept.vectors(data.passages.full(), encoder=encoder, kind="passage"),
     )
 
 
@@ -205,7 +229,7 @@ def _report(prepared: Prepared, options: MineOptions, subject: Subject, *, miner
     data = prepared.text.data
     return Report(
         subject=subject,
-        naming=_naming(data),
+        naming=naming_of(data),
         scores=miner.sample_scores(subject.table, subject.positives),
         plan=prepared.plan,
         config=miner.config,
@@ -245,52 +269,3 @@ def check_options(prepared: Prepared, options: MineOptions) -> NegativeTable | N
         return None
     data = prepared.text.data
     return older_table(options.against, made_by={"data": data.name}, num_passages=len(data.passages))
-
-
-def _subject(text: PreparedText, table: NegativeTable, miner: TextMiner, *, audit: AuditConfig) -> Subject:
-    known = text.known_passages().take(miner.queries)
-    rows = np.unique(np.concatenate([known.values, table.rows[table.rows >= 0]]))
-    texts = text.data.passages.full()
-    similarity = text_similarity(word_ids([texts[row] for row in rows.tolist()]), rows)
-    return Subject(
-        table,
-        known,
-        miner.score(known),
-        text.groups,
-        similarity,
-        audit.near_text,
-        "overlap of word triples",
-        _query_pairs(text, miner, least=audit.near_query),
-    )
-
-
-def _query_pairs(text: PreparedText, miner: TextMiner, *, least: float) -> QueryPairs:
-    texts = text.data.queries.full()
-    # Queries with the same text have the same right answers: one of them stands for all.
-    asked = zip(miner.queries.tolist(), miner.alone.tolist(), strict=True)
-    words = word_ids([texts[row] if alone else "" for row, alone in asked])
-    # A query is short: triples of its words would hardly ever be the same.
-    return near_texts_of(ShingleSets.from_words(words, width=1), least=least)
-
-
-def _judged(
-    text: PreparedText, queries: Int64[np.ndarray, " N"]
-) -> Mapping[str, tuple[Int64[np.ndarray, " R"], Ragged]]:
-    found = {}
-    for split, qrels in text.data.splits.items():
-        if split == "train":
-            continue
-        relevant = qrels.relevant(len(text.data.queries))
-        by_text = Ragged.from_pairs(text.query_groups[relevant.rows], relevant.values, len(text.query_groups))
-        found[split] = (np.unique(relevant.values), by_text.take(text.query_groups[queries]))
-    return found
-
-
-def _naming(data: RetrievalData) -> Naming:
-    queries, passages = data.queries, data.passages
-    return Naming(
-        query_id=lambda row: queries.ids[row],
-        passage_id=lambda row: passages.ids[row],
-        query=lambda row: queries.full()[row] if queries.titles[row] else queries.texts[row],
-        passage=lambda row: (passages.titles[row] or passages.ids[row], passages.texts[row]),
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.files import read_json
 from retrieval_cl.core.relations import Ragged
 from retrieval_cl.indexing.shards import open_store
-from retrieval_cl.indexing.vector_files import map_file
+from retrieval_cl.indexing.vector_files import map_file, nameless_map
 from retrieval_cl.sources.checks import id_at
 from retrieval_cl.sources.lines import read_jsonl, read_lines
 from retrieval_cl.sources.qrels import read_id_pairs, read_qrels
@@ -231,12 +230,7 @@ def _unit_rows(
     path: Path,
     what: str,
 ) -> Float32[np.ndarray, "N D"]:
-    # What is mapped stays while it is mapped, without a name.
-    with tempfile.TemporaryDirectory() as folder:
-        out: Float32[np.ndarray, "N D"] = np.lib.format.open_memmap(
-            Path(folder) / "vectors.npy", mode="w+", dtype=np.float32, shape=shape
-        )
-    start = 0
+    out, start = nameless_map(shape), 0
     for block in blocks:
         lengths = _lengths(block, start, ids=ids, path=path, what=what)
         out[start : start + len(block)] = block / lengths[:, None]

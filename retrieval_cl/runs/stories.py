@@ -61,9 +61,19 @@ class IndexStory(Protocol):
 
 
 def index_story(
-    model: Model, *, config: Path | None, overrides: Sequence[str], data: str | None, corpus: Path | None
+    model: Model,
+    *,
+    config: Path | None,
+    overrides: Sequence[str],
+    data: str | None,
+    corpus: Path | None,
+    store: Path | None = None,
 ) -> IndexStory:
     """What indexes with the model. Raises InputError as `config_for` does."""
+    if store is not None and model.embeds != "texts":
+        raise InputError(
+            f"--store {store} has no effect: {model.name} embeds images; vectors of texts are kept"
+        )
     if model.embeds == "images":
         from retrieval_cl.runs.index_images import index_images
 
@@ -82,7 +92,7 @@ def index_story(
     from retrieval_cl.runs.index import index_corpus
 
     texts = config_for(model, config=config, overrides=overrides, data=data, needs_data=corpus is None)
-    return partial(index_corpus, texts, model, corpus=corpus)
+    return partial(index_corpus, texts, model, corpus=corpus, store=store)
 
 
 @runtime_checkable

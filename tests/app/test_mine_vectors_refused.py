@@ -89,6 +89,7 @@ def test_what_does_not_fit_is_named_in_one_line(cli, stored, name):
         (("--set", "mining.max_score=-1"), "no negative for any of 30 queries: of 2,700 candidates"),
         (("--shape", "tuples"), "--shape"),
         (("--data", "x"), "--data"),
+        (("--store", "x"), "--store"),
         (("--memory", "much"), "memory 'much' is no size"),
         (("--memory", "2GiB", "--set", "mining.factory=Flat"), "--memory 2GiB bounds exact search"),
         (("--bound", "1.5"), "--bound 1.5"),

@@ -1,14 +1,17 @@
 import numpy as np
+import pytest
 import rank_search
 import torch.multiprocessing as mp
-from test_fill import TEXTS, fill, tree
+from killed import tree
+from test_fill import TEXTS, fill
 
 from retrieval_cl.indexing import exact
 from retrieval_cl.indexing.exact_ranks import search_over_ranks
 
 
-def test_two_ranks_give_the_hits_and_the_store_of_one_process(tmp_path):
-    mp.spawn(rank_search.work, args=(tmp_path,), nprocs=2)
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_several_ranks_give_the_hits_and_the_store_of_one_process(tmp_path, size):
+    mp.spawn(rank_search.work, args=(tmp_path, size), nprocs=size)
     assert tree(tmp_path / "shared") == tree(fill(tmp_path / "alone", TEXTS)[0].folder)
 
 

@@ -1,7 +1,4 @@
 import hashlib
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from killed import kill_when, tree
 
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.indexing import exact
@@ -44,10 +42,6 @@ def fill(folder, texts, *, recipe=RECIPE, salt=""):
 
 def values(store):
     return torch.cat([*store.shards, torch.empty(0, store.recipe.dim)]).numpy()
-
-
-def tree(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 TEXTS = [f"text {number}" for number in range(34)]
@@ -153,7 +147,7 @@ def test_store_with_a_broken_shard_is_never_read(tmp_path, name):
 CHILD = """
 import sys, time
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = [sys.argv[2], str(Path(sys.argv[2]).parent)]
 import test_fill
 class Slow(test_fill.Encoder):
     def __call__(self, texts):
@@ -168,14 +162,10 @@ MANY = [f"text {number % 90}" for number in range(200)]
 def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tmp_path):
     expected = tree(fill(tmp_path / "whole", MANY)[0].folder)
     rng = np.random.default_rng()
-    command = [sys.executable, "-c", CHILD, str(tmp_path / "s"), str(Path(__file__).parent)]
+    arguments = (tmp_path / "s", Path(__file__).parent)
     shards = 0
     for _ in range(3):
-        child = subprocess.Popen(command, stdout=subprocess.PIPE)
-        assert child.stdout.readline() == b"ready\n"
-        time.sleep(rng.uniform(0.0, 0.25))
-        child.send_signal(signal.SIGKILL)
-        child.communicate()
+        kill_when(CHILD, arguments, wait=lambda: time.sleep(rng.uniform(0.0, 0.25)))
         now = len(list((tmp_path / ".s.next").glob("shard-*"))) if (tmp_path / ".s.next").exists() else 0
         assert now >= shards or (tmp_path / "s").exists()
         shards = now
