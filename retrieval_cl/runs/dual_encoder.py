@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 from retrieval_cl.config import mines
 from retrieval_cl.core.errors import InputError
@@ -14,61 +13,27 @@ from retrieval_cl.encoders.text import TextEncoder
 from retrieval_cl.methods import load_method
 from retrieval_cl.methods.config import MethodConfig
 from retrieval_cl.mining.config import MiningConfig
-from retrieval_cl.mining.samples import ScoreSamples
-from retrieval_cl.reporting.curves import Arm, read_arm
-from retrieval_cl.reporting.facts import MiningRound
 from retrieval_cl.runs.config import EvaluationConfig
 from retrieval_cl.runs.dev import DevSet
-from retrieval_cl.runs.kept import best_keeper, checkpoint_to_resume, dev_at, put_back_kept, stages
+from retrieval_cl.runs.kept import best_keeper
 from retrieval_cl.runs.prepare import PreparedText, given_table, text_pairs
 from retrieval_cl.runs.remining import build_remining
 from retrieval_cl.runs.run_folder import BEST, CHECKPOINTS, METRICS
 from retrieval_cl.runs.sharing import over_all_ranks
 from retrieval_cl.runs.stopwatch import Stopwatch
+from retrieval_cl.runs.to_the_end import Trained, train_to_the_end
 from retrieval_cl.runs.vectors import Vectors
-from retrieval_cl.training.callbacks import Evaluate, Save
-from retrieval_cl.training.checkpoint import load_checkpoint
+from retrieval_cl.training.callbacks import Evaluate
 from retrieval_cl.training.config import TrainingConfig
 from retrieval_cl.training.device import start_accelerator
-from retrieval_cl.training.fitting import choose_step
-from retrieval_cl.training.leaks import CheckLeaks
 from retrieval_cl.training.metrics import MetricsLog
-from retrieval_cl.training.monitor import Monitor
-from retrieval_cl.training.progress import Display, Progress
-from retrieval_cl.training.run import Callback
-from retrieval_cl.training.trainer import start_run, train
+from retrieval_cl.training.progress import Display
+from retrieval_cl.training.trainer import start_run
 
 TEXT_VIEWS = ("query", "positive", "negative")
 
 
-@final
-@dataclass(frozen=True, eq=False)
-class TrainedRun:
-    """What training leaves.
-
-    Attributes:
-        encoder: with the kept weights, on its device.
-        steps: optimiser steps taken.
-        kept_step: the step whose weights were kept.
-        metrics: the metrics file.
-        dev: metric -> mean on dev under the kept weights; empty without a dev split.
-        rounds: what each round of mining did; those before a resume are not in it.
-        scores: cosines under the weights of the last mining; None without mining.
-        seconds: stage -> wall seconds of this process.
-    """
-
-    encoder: TextEncoder
-    steps: int
-    kept_step: int
-    metrics: Path
-    dev: Mapping[str, float] = field(default_factory=dict)
-    rounds: Sequence[MiningRound] = ()
-    scores: ScoreSamples | None = None
-    seconds: Mapping[str, float] = field(default_factory=dict)
-
-    def arm(self, name: str) -> Arm:
-        """The run's curves, for a report."""
-        return read_arm(self.metrics, name=name)
+TrainedRun = Trained[TextEncoder]
 
 
 def train_dual_encoder(
@@ -128,27 +93,29 @@ def train_dual_encoder(
     dev = _dev_callback(
         text, vectors, evaluation, log=log, watch=watch, folder=output / BEST, seed=training.seed
     )
-    take_step, step_callbacks = choose_step(training, log)
-    callbacks: list[Callback] = [vectors, Monitor(log), *step_callbacks]
-    callbacks += [Progress(display, metric=evaluation.metric)] if display is not None else []
-    callbacks += remining if mines(training) else []
-    callbacks.append(CheckLeaks(source, log))
-    callbacks += [dev] if dev is not None else []
-    callbacks.append(Save(output / CHECKPOINTS, list(callbacks)))
-    if resume:
-        load_checkpoint(checkpoint_to_resume(output), run, callbacks=callbacks)
-    with watch("train"):
-        train(run, source, callbacks=callbacks, take_step=take_step)
-    kept_step = put_back_kept(run, dev, keep=evaluation.keep, folder=output / BEST)
-    return TrainedRun(
+    ended = train_to_the_end(
+        run,
+        source,
+        vectors=vectors,
+        remining=remining if mines(training) else [],
+        dev=dev,
+        keep=evaluation.keep,
+        metric=evaluation.metric,
+        output=output,
+        log=log,
+        watch=watch,
+        display=display,
+        resume=resume,
+    )
+    return Trained(
         encoder=encoder,
         steps=run.step,
-        kept_step=kept_step,
+        kept_step=ended.kept_step,
         metrics=log.path,
-        dev=dev_at(log.path, kept_step),
+        dev=ended.dev,
         rounds=tuple(miner.rounds),
         scores=miner.scores,
-        seconds=stages(watch.seconds, training=run.seconds),
+        seconds=ended.seconds,
     )
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import final
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,61 +16,31 @@ from retrieval_cl.core.ranks import num_ranks
 from retrieval_cl.encoders.image import ImageEncoder
 from retrieval_cl.methods import load_method
 from retrieval_cl.methods.method import Method
-from retrieval_cl.reporting.curves import Arm, read_arm
-from retrieval_cl.reporting.facts import MiningRound
 from retrieval_cl.runs.image_rounds import ImageMiner
 from retrieval_cl.runs.image_scores import Task, embed, found_first, named_by, nearest
 from retrieval_cl.runs.image_vectors import ImageVectors
-from retrieval_cl.runs.kept import best_keeper, checkpoint_to_resume, dev_at, put_back_kept, stages
-from retrieval_cl.runs.run_folder import BEST, CHECKPOINTS, METRICS
+from retrieval_cl.runs.kept import best_keeper
+from retrieval_cl.runs.run_folder import BEST, METRICS
 from retrieval_cl.runs.stopwatch import Stopwatch
+from retrieval_cl.runs.to_the_end import Trained, train_to_the_end
 from retrieval_cl.sources.images.copies import join_items
 from retrieval_cl.sources.images.data import ImageData
 from retrieval_cl.sources.images.image_views import ImageViews
 from retrieval_cl.sources.images.near import near_by_hash
 from retrieval_cl.sources.images.placed import PickedImages, to_device
-from retrieval_cl.training.callbacks import Evaluate, Remine, Save
-from retrieval_cl.training.checkpoint import load_checkpoint
+from retrieval_cl.training.callbacks import Evaluate, Remine
 from retrieval_cl.training.device import start_accelerator
-from retrieval_cl.training.fitting import choose_step
-from retrieval_cl.training.leaks import CheckLeaks
 from retrieval_cl.training.metrics import MetricsLog
-from retrieval_cl.training.monitor import Monitor
-from retrieval_cl.training.progress import Display, Progress
-from retrieval_cl.training.run import Callback, Run
-from retrieval_cl.training.trainer import start_run, train
+from retrieval_cl.training.progress import Display
+from retrieval_cl.training.run import Run
+from retrieval_cl.training.trainer import start_run
 
 METRIC, FIRST = "knn_accuracy", "success@1"
 # Stream of random numbers of the heads' first weights, beside that of the encoder's.
 HEADS = 1
 
 
-@final
-@dataclass(frozen=True, eq=False)
-class TrainedImages:
-    """What training leaves.
-
-    Attributes:
-        encoder: with the kept weights, on its device.
-        steps: optimiser steps taken.
-        kept_step: the step whose weights were kept.
-        metrics: the metrics file.
-        dev: metric -> value on dev under the kept weights; empty where there are no labels.
-        rounds: what each round of mining did.
-        seconds: stage -> wall seconds of this process.
-    """
-
-    encoder: ImageEncoder
-    steps: int
-    kept_step: int
-    metrics: Path
-    dev: Mapping[str, float] = field(default_factory=dict)
-    rounds: Sequence[MiningRound] = ()
-    seconds: Mapping[str, float] = field(default_factory=dict)
-
-    def arm(self, name: str) -> Arm:
-        """The run's curves, for a report."""
-        return read_arm(self.metrics, name=name)
+TrainedImages = Trained[ImageEncoder]
 
 
 def train_on_images(
@@ -115,26 +83,28 @@ def train_on_images(
     vectors = ImageVectors(data.images, encoder, precision=training.precision)
     miner = ImageMiner(vectors, rows=rows, groups=groups[rows], mining=config.mining, watch=watch, log=log)
     dev = _dev_callback(data, vectors, config, log=log, watch=watch)
-    take_step, step_callbacks = choose_step(training, log)
-    callbacks: list[Callback] = [vectors, Monitor(log), *step_callbacks]
-    callbacks += [Progress(display, metric=METRIC)] if display is not None else []
-    callbacks += [Remine(miner, log)] if mines(training) else []
-    callbacks.append(CheckLeaks(source, log))
-    callbacks += [dev] if dev is not None else []
-    callbacks.append(Save(output / CHECKPOINTS, list(callbacks)))
-    if resume:
-        load_checkpoint(checkpoint_to_resume(output), run, callbacks=callbacks)
-    with watch("train"):
-        train(run, source, callbacks=callbacks, take_step=take_step)
-    kept_step = put_back_kept(run, dev, keep=config.evaluation.keep, folder=output / BEST)
-    return TrainedImages(
+    ended = train_to_the_end(
+        run,
+        source,
+        vectors=vectors,
+        remining=[Remine(miner, log)] if mines(training) else [],
+        dev=dev,
+        keep=config.evaluation.keep,
+        metric=METRIC,
+        output=output,
+        log=log,
+        watch=watch,
+        display=display,
+        resume=resume,
+    )
+    return Trained(
         encoder=encoder,
         steps=run.step,
-        kept_step=kept_step,
+        kept_step=ended.kept_step,
         metrics=log.path,
-        dev=dev_at(log.path, kept_step),
+        dev=ended.dev,
         rounds=tuple(miner.rounds),
-        seconds=stages(watch.seconds, training=run.seconds),
+        seconds=ended.seconds,
     )
 
 

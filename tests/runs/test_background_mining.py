@@ -8,7 +8,7 @@ import pytest
 
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.mining.table import NegativeTable
-from retrieval_cl.runs import background, dual_encoder
+from retrieval_cl.runs import background, to_the_end
 from retrieval_cl.runs.background import Given, MiningJob, mine_snapshot
 from retrieval_cl.runs.probe import Probe
 from retrieval_cl.runs.rounds import RoundTask
@@ -52,7 +52,7 @@ def kill_after(monkeypatch):
             taken[0] += 1
             return plain_step(*arguments)
 
-        monkeypatch.setattr(dual_encoder, "choose_step", lambda config, log: (take_step, ()))
+        monkeypatch.setattr(to_the_end, "choose_step", lambda config, log: (take_step, ()))
 
     return set_step
 

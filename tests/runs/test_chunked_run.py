@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from retrieval_cl.runs import dual_encoder
+from retrieval_cl.runs import to_the_end
 from retrieval_cl.training import fitting
 
 
@@ -13,7 +13,7 @@ from retrieval_cl.training import fitting
 def test_run_in_chunks_learns_what_the_plain_run_learns(train_tiny, monkeypatch, chunk_tokens):
     settings = ("evaluation.keep=last", "training.rounds=1", "training.precision=fp32")
     plain = train_tiny("plain", *settings)
-    monkeypatch.setattr(dual_encoder, "train", refuse_plain_step(dual_encoder.train))
+    monkeypatch.setattr(to_the_end, "train", refuse_plain_step(to_the_end.train))
     chunked = train_tiny("chunked", *settings, f"training.chunk_tokens={chunk_tokens}")
     for (name, one), (_, other) in zip(
         plain.encoder.named_parameters(), chunked.encoder.named_parameters(), strict=True

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from retrieval_cl.core.errors import InputError
-from retrieval_cl.runs import dual_encoder
+from retrieval_cl.runs import to_the_end
 from retrieval_cl.sources.records import Qrels
 from retrieval_cl.training.steps import plain_step
 
@@ -53,7 +53,7 @@ def test_run_tells_the_loss_and_resumes_in_the_same_bits(train_tiny, tiny_data, 
         return plain_step(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(dual_encoder, "choose_step", lambda config, log: (take_step, ()))
+        patch.setattr(to_the_end, "choose_step", lambda config, log: (take_step, ()))
         with pytest.raises(Killed):
             train_tiny("killed", *settings, data=data)
     resumed = train_tiny("killed", *settings, data=data, resume=True)
