@@ -1,7 +1,7 @@
 """CLIP with and without mined pairs, at equal steps and equal rows a step: success both ways on test.
 
     OMP_NUM_THREADS=1 PYTHONPATH=. python3 benchmarks/clip_mining.py --data data/fashion_products
-        [--steps 360] [--seeds 3] [--only ARM] [--json FILE]
+        [--steps 360] [--seeds 3] [--only ARM] [--start MODEL] [--json FILE]
 
 From configs/clip_fashion.yaml with an encoder of half its width. Three arms share seeds, first weights, steps
 and rounds:
@@ -13,6 +13,8 @@ and rounds:
 | mined | from the same step on every second pair is mined for the one before it, from ranks 5 to 50 of the |
 |       | captions that score high with its image, or of the images that score high with its captions |
 
+With --start MODEL the arms start from a model that an earlier run left, with two rounds, both mined.
+
 `ours` is an arm's share of right answers on test, `peer` that of the arm it is compared with, a row for each
 seed and measure and one of the means; below them the paired permutation tests over the queries of a seed.
 """
@@ -21,7 +23,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -54,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cache", type=Path, help="folder where decoded images are kept")
     parser.add_argument("--steps", type=int, default=360, help="of each arm")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--start", type=Path, help="folder of a model; default: random weights")
     parser.add_argument("--only", action="append", choices=ARMS, help="an arm; may be repeated")
     given = parse(parser, arguments)
     arms = given.only or list(ARMS)
@@ -62,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found: dict[str, list[Found]] = {name: [] for name in arms}
     for seed in range(seeds):
         for name in arms:
-            values, seconds = run_arm(name, seed=seed, steps=steps, data=given.data, cache=given.cache)
+            values, seconds = run_arm(name, seed=seed, steps=steps, given=given)
             found[name].append(values)
             shown = "  ".join(f"{part} {what} {share(values, part, what):.4f}" for part, what in measures())
             print(f"seed {seed}, {name}: {shown}  ({seconds:.0f} s)", flush=True)
@@ -121,34 +124,37 @@ def tests(found: Mapping[str, Sequence[Found]]) -> list[str]:
     return lines
 
 
-def run_arm(
-    name: str, *, seed: int, steps: int, data: Path | None, cache: Path | None
-) -> tuple[dict[str, Values], float]:
+def run_arm(name: str, *, seed: int, steps: int, given: Namespace) -> tuple[dict[str, Values], float]:
     """Trains an arm; its values on the test split, and the seconds of its training and mining."""
     with tempfile.TemporaryDirectory() as folder:
-        config = config_of(name, seed=seed, steps=steps, output=folder, data=data, cache=cache)
+        config = config_of(name, seed=seed, steps=steps, output=folder, given=given)
         done = train_image_text(config)
     assert done.board is not None, "the data have a test split"
-    values = {part: done.board.systems[part]["trained"].metrics for part in DIRECTIONS}
+    # The model before training stands first.
+    values = {part: next(reversed(done.board.systems[part].values())).metrics for part in DIRECTIONS}
     spent = done.run.seconds
     return values, sum(spent.get(stage, 0.0) for stage in ("train", "mine"))
 
 
-def config_of(
-    name: str, *, seed: int, steps: int, output: str, data: Path | None, cache: Path | None
-) -> ImageTextRunConfig:
-    """The recipe with the arm's settings; all arms are cut into the same three rounds."""
-    if data is None:
+def config_of(name: str, *, seed: int, steps: int, output: str, given: Namespace) -> ImageTextRunConfig:
+    """The recipe with the arm's settings; all arms are cut into the same rounds."""
+    if given.data is None:
         source = ["source={kind: caption_digits, warped: true, dev_share: 0.1}", "encoder.image.size=32"]
     else:
-        source = [f"source.path={data}"] + ([f"source.cache_dir={cache}"] if cache is not None else [])
+        cache = [f"source.cache_dir={given.cache}"] if given.cache is not None else []
+        source = [f"source.path={given.data}", *cache]
+    if given.start is None:
+        start, lr, rounds, first = "encoder.image.width=16", 0.002, 3, 1
+    else:
+        start, lr, rounds, first = f"encoder={{kind: pretrained, path: {given.start}}}", 0.0005, 2, 0
     return load_image_text_config(
         RECIPE,
         [
             *source,
-            "encoder.image.width=16",
-            f"training={{batch_size: 256, lr: 0.002, weight_decay: 0.05, steps: {steps}, seed: {seed}}}",
-            "training.rounds=3",
+            start,
+            f"training={{batch_size: 256, lr: {lr}, weight_decay: 0.05, steps: {steps}, seed: {seed}}}",
+            f"training.rounds={rounds}",
+            f"training.first_mined_round={first}",
             "training.eval_at_start=false",
             "evaluation.keep=last",
             f"output={output}/run",
