@@ -18,7 +18,7 @@ from retrieval_cl.core import shares
 from retrieval_cl.core.errors import InputError, RankFailed
 from retrieval_cl.encoders.load import load_encoder
 from retrieval_cl.encoders.text import TextEncoder
-from retrieval_cl.runs import background, dual_encoder, mine, mine_vectors, rounds
+from retrieval_cl.runs import background, dual_encoder, kept_vectors, mine, mine_vectors, rounds
 from retrieval_cl.runs.background import mine_snapshot
 from retrieval_cl.runs.mine_result import MineOptions
 from retrieval_cl.runs.prepare import prepare_text
@@ -74,6 +74,7 @@ def work(rank, folder):
         check_failures(folder, rank)
         check_no_snapshot(folder, rank)
         mine_texts(folder, folder / "mined")
+        mine_kept(folder, folder / "mined-kept")
         mine_stored(folder, folder / "mined-stored")
         # The last of `RUNS`, once more, by a process of its own.
         spawned = train(folder, "spawned", *RUNS["background"])
@@ -197,6 +198,16 @@ def mine_texts(folder, output):
     config = config_of(folder, "mining.num_negatives=3")
     prepared = mine.prepare(config, load_encoder(str(folder / "model")))
     return mine.mine_negatives(prepared, MineOptions(output=output, shape="tuples"))
+
+
+def mine_kept(folder, output):
+    """The same with vectors that are kept, in shards of five texts."""
+    with pytest.MonkeyPatch.context() as here:
+        here.setattr(kept_vectors, "SHARD_ROWS", 5)
+        store = output.with_name(f"{output.name}-store")
+        config = config_of(folder, "mining.num_negatives=3")
+        prepared = mine.prepare(config, load_encoder(str(folder / "model")), store=store)
+        return mine.mine_negatives(prepared, MineOptions(output=output, shape="tuples"))
 
 
 def mine_stored(folder, output):

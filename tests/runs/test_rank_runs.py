@@ -35,7 +35,12 @@ def files_of(folder):
 
 
 @pytest.mark.parametrize(
-    ("mine", "mined"), [(rank_runs.mine_texts, "mined"), (rank_runs.mine_stored, "mined-stored")]
+    ("mine", "mined"),
+    [
+        (rank_runs.mine_texts, "mined"),
+        (rank_runs.mine_kept, "mined-kept"),
+        (rank_runs.mine_stored, "mined-stored"),
+    ],
 )
 def test_two_ranks_mine_the_files_of_one_process(two, monkeypatch, mine, mined):
     monkeypatch.setattr(shares, "MIN_ROWS", 4)
@@ -50,3 +55,11 @@ def test_two_ranks_mine_the_files_of_one_process(two, monkeypatch, mine, mined):
     first, second = json.loads(found[name]), json.loads(expected[name])
     for key in ("counts", "rows", "pairs_left_out", "audit", "estimates", "advice"):
         assert first[key] == second[key], key
+
+
+def test_two_ranks_keep_the_vectors_that_one_process_keeps(two):
+    rank_runs.mine_kept(two, two / "kept-alone")
+    found = files_of(two / "mined-kept-store")
+    assert found == files_of(two / "kept-alone-store") and len(found) > 20
+    texts = Path("tuples.jsonl")
+    assert files_of(two / "kept-alone")[texts] == files_of(two / "mined")[texts]
