@@ -57,11 +57,7 @@ class ImageTextReport:
 def write_image_text_report(path: Path, report: ImageTextReport) -> None:
     """Writes the page to `path`, whole or not at all."""
     page = Page(report.name, over="retrieval-cl training run")
-    part, metric = report.headline
-    page.lead(
-        paragraph(_summary(report), kind="lead"),
-        *sections.headline(report.results.get(part, {}), metric=metric),
-    )
+    page.lead(paragraph(_summary(report), kind="lead"), *_headline(report))
     page.section("What the model finds", *_results(report))
     page.section("Captions and the images found for them", *_shown(report.captions_found))
     page.section("Images and the captions found for them", *_shown(report.images_found))
@@ -89,12 +85,21 @@ def _summary(report: ImageTextReport) -> str:
     return f"{sentence(report.model)}, {trained}{reached}."
 
 
+def _headline(report: ImageTextReport) -> list[Html]:
+    part, metric = report.headline
+    named = f"{part} {metric}"
+    rows = {name: {named: row[metric]} for name, row in report.results.get(part, {}).items() if metric in row}
+    return sections.headline(rows, metric=named)
+
+
 def _results(report: ImageTextReport) -> list[Html]:
     if not report.results:
         return []
     pieces: list[Html] = []
-    for part, results in report.results.items():
-        pieces += [subheading(part), *sections.results_table(results, note=_OF_PARTS)]
+    for number, (part, results) in enumerate(report.results.items()):
+        # Pictures of one name on a page share the ids of their shapes, and clip each other.
+        table = sections.results_table(results, note=_OF_PARTS, name=f"metrics{number}")
+        pieces += [subheading(part), *table]
     return [
         *pieces,
         *([definitions(report.protocol)] if report.protocol else []),

@@ -91,21 +91,21 @@ def health_curves(arms: Sequence[Arm], *, dim: int) -> Picture:
         return picture(figure, name="health", alt=f"Four curves of collapse signals. {'; '.join(said)}.")
 
 
-def metric_intervals(results: Results, *, metrics: Sequence[str]) -> Picture:
-    """Every system's mean with its interval, one panel a metric.
+def metric_intervals(results: Results, *, metrics: Sequence[str], name: str = "metrics") -> Picture:
+    """Every system's mean with its interval, one panel a metric; `name` is this picture's alone on its page.
 
     Dots, not bars: the axis need not begin at 0, so that differences of a point or two can be seen.
     """
-    names = list(results)
-    with canvas(84 + 36 * len(names), ncols=len(metrics), sharey=True) as (figure, axes):
+    systems = list(results)
+    with canvas(84 + 36 * len(systems), ncols=len(metrics), sharey=True) as (figure, axes):
         for ax, metric in zip(axes[0], metrics, strict=True):
-            for row, name in enumerate(names):
-                if metric in results[name]:
+            for row, system in enumerate(systems):
+                if metric in results[system]:
                     _draw_interval(
-                        ax, results[name][metric], row=row, colour=light(colour_of(name, index=row))
+                        ax, results[system][metric], row=row, colour=light(colour_of(system, index=row))
                     )
-            ax.set(title=metric, yticks=range(len(names)), yticklabels=[label(name) for name in names])
-            ax.set_ylim(len(names) - 0.4, -0.7)
+            ax.set(title=metric, yticks=range(len(systems)), yticklabels=[label(one) for one in systems])
+            ax.set_ylim(len(systems) - 0.4, -0.7)
             ax.grid(axis="y", visible=False)
             ax.grid(axis="x", visible=True)
             ax.spines["left"].set_visible(False)
@@ -114,10 +114,10 @@ def metric_intervals(results: Results, *, metrics: Sequence[str]) -> Picture:
         axes[0, 0].tick_params(axis="y", labelcolor=light("ink"))
         said = [
             f"{metric}: "
-            + ", ".join(f"{label(n)} {between(results[n][metric])}" for n in names if metric in results[n])
+            + ", ".join(f"{label(n)} {between(results[n][metric])}" for n in systems if metric in results[n])
             for metric in metrics
         ]
-        return picture(figure, name="metrics", alt=f"95% intervals by system. {'; '.join(said)}.")
+        return picture(figure, name=name, alt=f"95% intervals by system. {'; '.join(said)}.")
 
 
 def _draw_loss(ax: Any, arm: Arm, *, colour: str) -> None:

@@ -67,10 +67,11 @@ def headline(results: Results, *, metric: str) -> list[Html]:
     return [tiles(items)] if items else []
 
 
-def results_table(results: Results, *, note: str = _OF_QUERIES) -> list[Html]:
+def results_table(results: Results, *, note: str = _OF_QUERIES, name: str = "metrics") -> list[Html]:
     """Systems by metrics with intervals, the best mean of each column emphasised, and a picture of it.
 
-    `note`: what the numbers are the mean of, and what the intervals are.
+    `note`: what the numbers are the mean of, and what the intervals are. `name`: of the picture, which a page
+    with several tables gives each.
     """
     metrics = list(dict.fromkeys(metric for row in results.values() for metric in row))
     if not metrics:
@@ -91,7 +92,7 @@ def results_table(results: Results, *, note: str = _OF_QUERIES) -> list[Html]:
     caption = f"{note} Best mean of each column in colour."
     pieces = [table(["system", *metrics], rows, caption=caption)]
     if len(results) > 1:
-        drawn = metric_intervals(results, metrics=metrics[:3])
+        drawn = metric_intervals(results, metrics=metrics[:3], name=name)
         caption = (
             "Mean and 95% interval. Two intervals may overlap although the difference is clear: "
             "all systems answer the same queries, and the tests compare them query by query."
