@@ -15,7 +15,7 @@ from retrieval_cl.encoders.load import load_encoder
 from retrieval_cl.indexing.fill import Filled
 from retrieval_cl.indexing.shards import Dtype, Store
 from retrieval_cl.runs.machine import on_device
-from retrieval_cl.runs.models import Model
+from retrieval_cl.runs.models import Model, require_texts
 from retrieval_cl.runs.stored import store_texts
 from retrieval_cl.sources.records import Texts
 
@@ -32,8 +32,9 @@ def embed_texts(
     """Unit rows of the texts, title and text joined as in an index.
 
     Raises:
-        InputError: the model is missing or broken.
+        InputError: the model is missing, broken, or none of texts.
     """
+    require_texts(model)
     return on_device(load_encoder(model.path)).encode(texts.full(), kind=kind, progress=progress)
 
 
@@ -51,8 +52,9 @@ def embed_into_store(
     What stands there under the same model is not encoded again. The ids go to `<folder>.ids.json`.
 
     Raises:
-        InputError: the model is missing or broken, or the folder holds something else.
+        InputError: the model is missing, broken or none of texts, or the folder holds something else.
     """
+    require_texts(model)
     encoder = on_device(load_encoder(model.path))
     found = store_texts(folder, texts.full(), encoder=encoder, kind=kind, dtype=dtype, progress=progress)
     write_json(folder.with_name(f"{folder.name}.ids.json"), texts.ids)

@@ -11,6 +11,7 @@ from retrieval_cl.config import RunConfig
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.files import write_json
 from retrieval_cl.encoders.load import load_encoder
+from retrieval_cl.kinds import NAMES
 from retrieval_cl.runs.held_out import BM25, HYBRID, HeldOut
 from retrieval_cl.runs.machine import describe_machine, on_device
 from retrieval_cl.runs.models import Model
@@ -60,7 +61,8 @@ def evaluate(
     """
     watch = Stopwatch()
     if against is not None and against.embeds != "texts":
-        raise InputError(f"--against {against.path}: a model of images, the first is one of texts")
+        kind = NAMES[against.embeds]
+        raise InputError(f"--against {against.path}: a model of {kind}, the first is one of texts")
     models = name_models(model, against, taken=(BM25, HYBRID))
     encoders = {name: on_device(load_encoder(one.path)) for name, one in models.items()}
     with watch("data"):

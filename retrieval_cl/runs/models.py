@@ -87,6 +87,12 @@ def find_model(name: str) -> Model:
     return Model(name, name.rstrip("/").rpartition("/")[2] or name, None)
 
 
+def require_texts(model: Model) -> None:
+    """Raises InputError for a model of anything but texts."""
+    if model.embeds != "texts":
+        raise InputError(f"{model.path}: a model of {NAMES[model.embeds]}; this command takes one of texts")
+
+
 def config_for(
     model: Model | None,
     *,
@@ -100,9 +106,8 @@ def config_for(
     Raises:
         InputError: as `load_config`; or nothing says which data to read, or it is a model of images.
     """
-    if model is not None and model.embeds != "texts":
-        kind = NAMES[model.embeds]
-        raise InputError(f"{model.path}: a model of {kind}; this command takes one of texts")
+    if model is not None:
+        require_texts(model)
     path = config if config is not None else _own_config(model)
     if needs_data and path is None and data is None and not _names_source(overrides):
         raise InputError(

@@ -87,3 +87,9 @@ def test_help_says_that_images_are_searched_by_words(cli):
     said = " ".join(cli("search", "--help").out.split())
     assert 'photos.index "a dog on a beach" boat.jpg' in said
     assert "--what captions" in " ".join(cli("index", "--help").out.split())
+
+
+def test_embed_and_mine_take_models_of_texts_alone(cli, clip_run):
+    run = str(clip_run / "run")
+    for command in (["embed", run, "three"], ["mine", run]):
+        only_line(cli(*command), "a model of images with texts; this command takes one of texts")
