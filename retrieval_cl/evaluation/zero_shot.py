@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.evaluation.cross_modal import blocks, cosines, require_finite
@@ -28,6 +28,9 @@ def zero_shot_weights(
 ) -> Float32[np.ndarray, "K D"]:
     """A unit row a class: the mean of the unit rows of its prompts (section 3.1.4, prompt ensembling).
 
+    Prompts of which the model knows no token are rows of zeros and add nothing; a class that has no others
+    stays a row of zeros.
+
     Args:
         embed: what embeds texts.
         classes: names, each once.
@@ -41,10 +44,8 @@ def zero_shot_weights(
     if twice := [name for number, name in enumerate(classes) if name in classes[:number]]:
         raise InputError(f"class '{twice[0]}' is named twice: nothing can tell the two apart")
     prompts = [template.replace("{}", name) for name in classes for template in templates]
-    vectors = embed(prompts).astype(np.float64)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    means = vectors.reshape(len(classes), len(templates), -1).mean(axis=1)
-    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    vectors = _unit(embed(prompts).astype(np.float64))
+    means = _unit(vectors.reshape(len(classes), len(templates), -1).mean(axis=1))
     return np.asarray(means, dtype=np.float32)
 
 
@@ -72,3 +73,9 @@ def zero_shot_right(
         np.put_along_axis(scores, own, -np.inf, axis=1)
         right[rows.start : rows.stop] = wanted[:, 0] > scores.max(axis=1)
     return right
+
+
+def _unit(rows: Float64[np.ndarray, "N D"]) -> Float64[np.ndarray, "N D"]:
+    """The rows over their lengths; rows of zeros stay as they are."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(lengths == 0, 1.0, lengths)

@@ -22,6 +22,20 @@ def test_weights_are_the_unit_means_of_unit_prompts():
         np.testing.assert_allclose(weights[row], mean / np.linalg.norm(mean), rtol=1e-6)
 
 
+def test_prompts_of_unknown_tokens_add_nothing_and_a_class_of_them_alone_is_never_named():
+    known = ("cat", "dog", "a cat")
+
+    def knows_few(texts):
+        return np.array([embed([text])[0] if text in known else np.zeros(6) for text in texts], np.float32)
+
+    weights = zero_shot_weights(knows_few, ("cat", "dog", "fox"), ("{}", "a {}"))
+    np.testing.assert_array_equal(weights[1:2], zero_shot_weights(embed, ("dog",), ("{}",)))
+    np.testing.assert_array_equal(weights[:1], zero_shot_weights(embed, ("cat",), ("{}", "a {}")))
+    np.testing.assert_array_equal(weights[2], np.zeros(6))
+    none = zero_shot_weights(lambda texts: np.zeros((len(texts), 6), np.float32), CLASSES, ("{}",))
+    assert not zero_shot_right(np.eye(6, dtype=np.float32), none, np.array([0, 1, 2, 0, 1, 2])).any()
+
+
 def test_all_prompts_are_embedded_in_one_call():
     calls = []
 
