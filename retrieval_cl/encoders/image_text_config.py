@@ -76,6 +76,11 @@ class ImageTextEncoderConfig(Settings):
                 f"locked = 'image' would keep the random weights of image.kind '{self.image.kind}'; "
                 "set image.kind to pretrained"
             )
+        if self.locked == "text" and self.text.kind == "static" and self.text.init == "random":
+            raise ValueError(
+                "locked = 'text' would keep the random vectors of text.init 'random'; set text.init to lsa, "
+                "or text.kind to a pretrained one"
+            )
         if self.locked == "text" and self.text.token_dropout > 0:
             raise ValueError("text.token_dropout has no effect on a locked tower; remove it or locked")
         return self

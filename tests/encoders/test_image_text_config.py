@@ -24,6 +24,7 @@ from retrieval_cl.encoders.image_text_config import ImageTextEncoderConfig
         ),
         ({"text": {"query_prompt": "q: "}}, "text.query_prompt has no effect"),
         ({"locked": "image"}, "would keep the random weights of image.kind 'convnet'"),
+        ({"locked": "text", "text": {"init": "random"}}, "would keep the random vectors of text.init"),
         ({"locked": "text", "text": {"token_dropout": 0.1}}, "text.token_dropout has no effect on a locked"),
         ({"locked": "both"}, "Input should be 'image' or 'text'"),
         ({"dim": 1}, "greater than or equal to 2"),
