@@ -80,7 +80,7 @@ def settings_facts(config: ImageTextRunConfig) -> dict[str, str]:
     shown = {
         "method": config.method.name,
         "objective": config.method.objective,
-        "temperature at the start": f"{config.method.temperature:g}",
+        "temperature at the start": _start_of_scale(config),
         "augmentation": "none" if augmentation is None else augmentation.preset,
         "locked tower": config.encoder.locked or "none",
         "learning rate": f"{training.lr:g}, {training.schedule}, {training.optimizer}",
@@ -94,6 +94,14 @@ def settings_facts(config: ImageTextRunConfig) -> dict[str, str]:
             f"{mining.last_rank}, {mining.sampling}"
         )
     return shown
+
+
+def _start_of_scale(config: ImageTextRunConfig) -> str:
+    """The temperature before the first step; a pretrained model brings its own, unless one was set."""
+    given = f"{config.method.temperature:g}"
+    if config.encoder.kind == "pair" or "temperature" in config.method.model_fields_set:
+        return given
+    return f"what its model learned, else {given}"
 
 
 def data_facts(data: ImageTextData, matches: Matches) -> dict[str, str]:
