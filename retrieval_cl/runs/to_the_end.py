@@ -9,6 +9,7 @@ from typing import Generic, TypeVar, final
 
 from torch import nn
 
+from retrieval_cl.core.ranks import rank
 from retrieval_cl.mining.samples import ScoreSamples
 from retrieval_cl.reporting.curves import Arm, read_arm
 from retrieval_cl.reporting.facts import MiningRound
@@ -61,7 +62,7 @@ class Trained(Generic[Encoder]):
 @final
 @dataclass(frozen=True, eq=False)
 class Ended:
-    """Where a run ended: the step whose weights were put back, dev under them, seconds by stage."""
+    """Where a run ended: the step whose weights were put back, dev under them (rank 0), seconds by stage."""
 
     kept_step: int
     dev: Mapping[str, float]
@@ -115,4 +116,6 @@ def train_to_the_end(
     with watch("train"):
         train(run, source, callbacks=callbacks, take_step=take_step)
     kept_step = put_back_kept(run, dev, keep=keep, folder=output / BEST)
-    return Ended(kept_step, dev_at(log.path, kept_step), stages(watch.seconds, training=run.seconds))
+    # The file is the first process's: another might read it before its last line is whole.
+    found = dev_at(log.path, kept_step) if rank() == 0 else {}
+    return Ended(kept_step, found, stages(watch.seconds, training=run.seconds))
