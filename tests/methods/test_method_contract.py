@@ -80,7 +80,9 @@ def test_examples_name_files_that_exist():
 def test_file_holds_one_final_method_class():
     for name in method_names():
         assert issubclass(load_method(name), Method)
-        assert len(load_method(name).__subclasses__()) == 0
+        # Those of the fault benchmark, which a test may have loaded, are no methods.
+        heirs = [one.__module__ for one in load_method(name).__subclasses__()]
+        assert not [module for module in heirs if module.startswith("retrieval_cl.")]
 
 
 def test_loss_is_finite_and_one_per_anchor(example):
