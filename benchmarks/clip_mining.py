@@ -32,7 +32,8 @@ from side_by_side import Row, compare_amounts, machine, parse, report
 
 from retrieval_cl.config import ImageTextRunConfig, load_image_text_config
 from retrieval_cl.evaluation.significance import compare
-from retrieval_cl.runs.image_text_scores import DIRECTIONS, Values
+from retrieval_cl.runs.image_text_config import DIRECTIONS
+from retrieval_cl.runs.image_text_scores import Values
 from retrieval_cl.runs.train_image_text import train_image_text
 
 RECIPE = Path(__file__).parents[1] / "configs" / "clip_fashion.yaml"

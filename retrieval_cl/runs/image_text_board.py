@@ -11,9 +11,8 @@ from retrieval_cl.evaluation.accuracy import wilson_interval
 from retrieval_cl.evaluation.results import SystemScores, differences, text_table
 from retrieval_cl.evaluation.significance import Difference, Interval, bootstrap_interval
 from retrieval_cl.reporting.facts import Comparison
+from retrieval_cl.runs.image_text_config import DIRECTIONS, ZERO_SHOT
 from retrieval_cl.runs.image_text_scores import (
-    DIRECTIONS,
-    ZERO_SHOT,
     CrossModalTask,
     ImageTextTasks,
     Values,

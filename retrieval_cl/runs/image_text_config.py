@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from retrieval_cl.core.errors import nearest_name
 from retrieval_cl.settings import Settings
 from retrieval_cl.sources.images.config import ImageSourceConfig
 from retrieval_cl.training.config import TrainingConfig
+
+TEXT_TO_IMAGE, IMAGE_TO_TEXT = "text_to_image", "image_to_text"
+DIRECTIONS = (TEXT_TO_IMAGE, IMAGE_TO_TEXT)
+CUTS = (1, 5, 10)
+METRICS = tuple(f"{metric}@{cut}" for metric in ("success", "recall") for cut in CUTS)
+ZERO_SHOT = "zero_shot_accuracy"
+_DEV_METRICS = (*(f"{part}_{metric}" for part in ("mean", *DIRECTIONS) for metric in METRICS), ZERO_SHOT)
 
 
 class ImageTextTrainingConfig(TrainingConfig):
@@ -60,7 +68,9 @@ class ImageTextEvaluationConfig(Settings):
         1000, ge=1, description="dev images measured while training runs, a seeded sample; null: all"
     )
     metric: str = Field(
-        "mean_success@10", description="of dev, watched in training; mean: of both directions"
+        "mean_success@10",
+        description="of dev, watched in training: text_to_image_, image_to_text_ or mean_ (of both) before "
+        "success@k or recall@k, k 1, 5 or 10; or zero_shot_accuracy, where there are classes",
     )
     keep: Literal["best", "last"] = Field(
         "best", description="weights kept at the end: those best on dev by metric, or those of the last step"
@@ -68,6 +78,14 @@ class ImageTextEvaluationConfig(Settings):
     probe: ProbeConfig | None = Field(
         None, description="guards zero-shot accuracy while a pretrained model is fine-tuned; null: no guard"
     )
+
+    @field_validator("metric")
+    @classmethod
+    def _metric_is_measured(cls, name: str) -> str:
+        if name not in _DEV_METRICS:
+            near = nearest_name(name, _DEV_METRICS)
+            raise ValueError(f"metric '{name}': not measured{near}; valid: {', '.join(_DEV_METRICS)}")
+        return name
 
     @model_validator(mode="after")
     def _templates_take_a_name(self) -> ImageTextEvaluationConfig:

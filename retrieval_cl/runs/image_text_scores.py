@@ -15,14 +15,16 @@ from retrieval_cl.encoders.image_text import ImageTextEncoder
 from retrieval_cl.evaluation.cross_modal import evaluate_cross_modal
 from retrieval_cl.evaluation.results import SystemScores
 from retrieval_cl.evaluation.zero_shot import DEFAULT_TEMPLATES, zero_shot_right, zero_shot_weights
+from retrieval_cl.runs.image_text_config import (
+    CUTS,
+    DIRECTIONS,
+    IMAGE_TO_TEXT,
+    METRICS,
+    TEXT_TO_IMAGE,
+    ZERO_SHOT,
+)
 from retrieval_cl.sources.image_text.data import ImageTextData
 from retrieval_cl.sources.image_text.relations import Matches
-
-TEXT_TO_IMAGE, IMAGE_TO_TEXT = "text_to_image", "image_to_text"
-DIRECTIONS = (TEXT_TO_IMAGE, IMAGE_TO_TEXT)
-CUTS = (1, 5, 10)
-METRICS = tuple(f"{metric}@{cut}" for metric in ("success", "recall") for cut in CUTS)
-ZERO_SHOT = "zero_shot_accuracy"
 
 Values = Mapping[str, Float64[np.ndarray, " Q"]]
 """Metric -> a value a query."""

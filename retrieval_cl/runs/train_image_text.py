@@ -18,9 +18,9 @@ from retrieval_cl.evaluation.results import write_per_query
 from retrieval_cl.reporting.image_text_report import write_image_text_report
 from retrieval_cl.runs.evaluate import RESULTS, Say
 from retrieval_cl.runs.image_text_board import ImageTextBoard, describe_protocol
+from retrieval_cl.runs.image_text_config import DIRECTIONS
 from retrieval_cl.runs.image_text_reports import image_text_report
 from retrieval_cl.runs.image_text_scores import (
-    DIRECTIONS,
     EncodeRows,
     ImageTextTasks,
     Rows,

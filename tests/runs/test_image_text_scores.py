@@ -4,16 +4,8 @@ import pytest
 from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.images import ArrayImages
 from retrieval_cl.runs.image_text_board import ImageTextBoard, describe_protocol
-from retrieval_cl.runs.image_text_scores import (
-    DIRECTIONS,
-    IMAGE_TO_TEXT,
-    TEXT_TO_IMAGE,
-    ZERO_SHOT,
-    CrossModalTask,
-    ImageTextTasks,
-    ZeroShotTask,
-    means,
-)
+from retrieval_cl.runs.image_text_config import DIRECTIONS, IMAGE_TO_TEXT, TEXT_TO_IMAGE, ZERO_SHOT
+from retrieval_cl.runs.image_text_scores import CrossModalTask, ImageTextTasks, ZeroShotTask, means
 from retrieval_cl.sources.image_text.data import ImageTextData
 from retrieval_cl.sources.image_text.relations import find_matches
 

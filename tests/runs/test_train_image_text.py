@@ -204,6 +204,7 @@ def test_settings_at_odds_are_refused_in_one_line(settings, message):
     ("settings", "message"),
     [
         (("evaluation.templates=[a photo]",), "'a photo' has no place for a class"),
+        (("evaluation.metric=mean_sucess@10",), "not measured; did you mean 'mean_success@10'"),
         (("method.name=simclr",), "method 'simclr' takes images, source.kind 'caption_digits' gives images "),
         (("method.name=dual_encoder",), "takes texts, source.kind 'caption_digits' gives images with texts"),
         (
