@@ -1,4 +1,4 @@
-"""The recipe on digits learns what raw pixels do not know; a minute or two. docs/benchmarks.md has all three."""
+"""The SimCLR recipe on digits learns what raw pixels do not know; docs/benchmarks.md has all three."""
 
 from pathlib import Path
 
