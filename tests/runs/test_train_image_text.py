@@ -103,6 +103,7 @@ def test_eval_of_the_saved_model_gives_the_numbers_of_the_run(clip_run_once, tmp
     assert (tmp_path / "eval" / "image_to_text.jsonl").is_file() and "success@10" in done.text()
 
 
+@pytest.mark.slow
 def test_two_models_are_tested_query_by_query(clip_run_once, tmp_path):
     other = train(tmp_path / "other", "training.seed=3")
     model, config = find_model(str(clip_run_once / "run")), load_image_text_config(None, list(SMALL))
@@ -153,6 +154,7 @@ def test_mining_is_told_with_the_source_of_each_candidate(tmp_path):
     assert "What mining did" in (done.folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_probe_that_falls_keeps_the_weights_of_the_start(tmp_path):
     probe = "evaluation.probe={source: {kind: digits}, max_drop: 0, max_images: 50}"
     learned = train(tmp_path / "start", "training.steps=40", "training.lr=0.01")
