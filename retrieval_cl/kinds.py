@@ -53,10 +53,6 @@ def refuse_other_kind(values: Values, places: Places) -> None:
     """Raises InputError where the method does not take what the source gives."""
     source, method = _named(values)
     gives, takes = _kind_among(SOURCES, source), _kind_among(METHODS, method)
-    if takes is None and method is None and gives == "texts":
-        return
-    if takes is None and method is None:
-        takes = gives
     if gives is None or takes is None or gives == takes:
         return
     place = places.get(("method", "name"), places.get(("method",), "method.name"))

@@ -12,17 +12,10 @@ from retrieval_cl.evaluation.results import SystemScores, differences, text_tabl
 from retrieval_cl.evaluation.significance import Difference, Interval, bootstrap_interval
 from retrieval_cl.reporting.facts import Comparison
 from retrieval_cl.runs.image_text_config import DIRECTIONS, ZERO_SHOT
-from retrieval_cl.runs.image_text_scores import (
-    CrossModalTask,
-    ImageTextTasks,
-    Values,
-    of_system,
-)
+from retrieval_cl.runs.image_text_scores import CrossModalTask, ImageTextTasks, Values
 
 TITLES = {"text_to_image": "text to image", "image_to_text": "image to text", ZERO_SHOT: "zero-shot"}
 _BOTH_NAMES = "success@k: any right one among the first k, which papers on CLIP call R@k (recall@k)"
-
-
 # What a terminal is told of the tests; results.json has all.
 _TOLD = ("success@1", "success@10", ZERO_SHOT)
 
@@ -87,8 +80,8 @@ class ImageTextBoard:
         """`found`: system -> part -> metric -> a value a query."""
         by_part: dict[str, dict[str, SystemScores]] = {}
         for name, parts in found.items():
-            for part, scores in of_system(name, parts).items():
-                by_part.setdefault(part, {})[name] = scores
+            for part, values in parts.items():
+                by_part.setdefault(part, {})[name] = SystemScores(name, values)
         return cls(by_part, pairs, protocol)
 
     @cached_property

@@ -13,7 +13,6 @@ from retrieval_cl.core.errors import InputError
 from retrieval_cl.core.relations import Ragged
 from retrieval_cl.encoders.image_text import ImageTextEncoder
 from retrieval_cl.evaluation.cross_modal import evaluate_cross_modal
-from retrieval_cl.evaluation.results import SystemScores
 from retrieval_cl.evaluation.zero_shot import DEFAULT_TEMPLATES, zero_shot_right, zero_shot_weights
 from retrieval_cl.runs.image_text_config import (
     CUTS,
@@ -165,11 +164,6 @@ class ImageTextTasks:
             right = self.zero_shot.right(encode_images, encoder.encode_texts)
             found[ZERO_SHOT] = {ZERO_SHOT: right}
         return found
-
-
-def of_system(name: str, found: Mapping[str, Values]) -> dict[str, SystemScores]:
-    """Part -> what a system scored there."""
-    return {part: SystemScores(name, values) for part, values in found.items()}
 
 
 def means(found: Mapping[str, Values]) -> dict[str, float]:

@@ -12,6 +12,7 @@ from jaxtyping import Int64
 from retrieval_cl.augmentation.augment import build_views
 from retrieval_cl.config import ImageRunConfig, mines
 from retrieval_cl.core.errors import InputError
+from retrieval_cl.core.images import Images
 from retrieval_cl.core.ranks import num_ranks
 from retrieval_cl.encoders.image import ImageEncoder
 from retrieval_cl.methods import load_method
@@ -75,7 +76,7 @@ def train_on_images(
     method = build_method(config, encoder).to(device)
     if config.source.near_copies:
         with watch("near copies"):
-            groups = join_near_copies(data, groups, device=device)
+            groups = join_near_copies(data.images, groups, rows=data.splits["train"], device=device)
     data, rows = _placed(data, device, max_gb=config.source.device_gb), data.splits["train"]
     source = image_views(data, encoder, groups=groups, config=config)
     run = start_run(method, training, steps_per_epoch=source.steps_per_epoch)
@@ -144,11 +145,10 @@ def image_views(
 
 
 def join_near_copies(
-    data: ImageData, groups: Int64[np.ndarray, " N"], *, device: torch.device
+    images: Images, groups: Int64[np.ndarray, " N"], *, rows: Int64[np.ndarray, " n"], device: torch.device
 ) -> Int64[np.ndarray, " N"]:
-    """Item ids after train images that look alike have become one item; see `near_by_hash`."""
-    rows = data.splits["train"]
-    pairs = near_by_hash(PickedImages(data.images, rows), device=device)
+    """Item ids after those of the given rows that look alike have become one item; see `near_by_hash`."""
+    pairs = near_by_hash(PickedImages(images, rows), device=device)
     return join_items(groups, rows[pairs])
 
 

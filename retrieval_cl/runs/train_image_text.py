@@ -30,6 +30,7 @@ from retrieval_cl.runs.image_text_scores import (
 from retrieval_cl.runs.image_text_training import TrainedImageText, train_on_image_text
 from retrieval_cl.runs.machine import describe_machine
 from retrieval_cl.runs.run_folder import MODEL, REPORT, check_entry, enter
+from retrieval_cl.runs.self_supervised import join_near_copies
 from retrieval_cl.runs.stopwatch import Stopwatch, peak_rss_gib
 from retrieval_cl.sources.image_text.data import ImageTextData
 from retrieval_cl.sources.image_text.load import load_image_text
@@ -104,6 +105,9 @@ def train_image_text(
         data = load_image_text(config.source)
         train = require_split(data, "train")
         matches = find_matches(data)
+        if config.source.near_copies:
+            items = join_near_copies(data.images, matches.image_items, rows=train, device=device)
+            matches = find_matches(data, image_items=items)
     say(describe_data(data, matches))
     with watch("encoder"):
         captions = [data.captions[row] for row in data.captions_of(train).tolist()]

@@ -233,7 +233,7 @@ def test_images_that_look_alike_are_one_item_where_that_is_asked_for(tmp_path):
     # A train image, a near copy of it, and another one that is held out.
     pixels[10], pixels[21], pixels[40] = ramps, np.minimum(ramps + 3, 255), np.minimum(ramps + 5, 255)
     data = replace(data, images=ArrayImages(pixels))
-    groups = join_near_copies(data, item_ids(), device=CPU)
+    groups = join_near_copies(data.images, item_ids(), rows=data.splits["train"], device=CPU)
     assert groups[21] == groups[10] == 10 and groups[0] == groups[1] == 0
     assert groups[40] == 40 and len(np.unique(groups)) == COUNT - 2
     seen = []

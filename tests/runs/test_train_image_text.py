@@ -237,3 +237,17 @@ def test_data_option_finds_the_kind_of_images_with_texts(tmp_path):
     assert found.source.kind == "image_text_table"
     assert load_any_config(None, pairs, data="shards/{0..3}.tar").source.kind == "image_text_tar"
     assert load_any_config(None, pairs, data="org/name").source.kind == "image_text_dataset"
+
+
+def test_images_that_look_alike_are_one_item_where_asked(tmp_path, monkeypatch):
+    joined = []
+
+    def spy(images, groups, *, rows, device):
+        joined.append(len(rows))
+        return np.zeros_like(groups)
+
+    monkeypatch.setattr("retrieval_cl.runs.train_image_text.join_near_copies", spy)
+    # All images are one item: every caption matches every image, so that no image has a negative.
+    run = train(tmp_path / "run", "source.near_copies=true", "training.steps=2")
+    losses = [line["loss"] for line in lines_of(run.folder) if "loss" in line]
+    assert joined == [1078] and losses and max(losses) == 0
